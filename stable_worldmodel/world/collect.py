@@ -1,0 +1,89 @@
+"""Collection: complete episodes from the rollout engine into a writer, in episode order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stable_worldmodel.errors import ContractError
+from stable_worldmodel.protocols import Writer
+from stable_worldmodel.utils.provenance import package_versions
+from stable_worldmodel.world.episode import Episode
+from stable_worldmodel.world.rollout import Rollout
+from stable_worldmodel.world.stepper import Stepper
+
+logger = logging.getLogger(__name__)
+
+COLLECT_MODES = ("append", "overwrite", "error", "resume")
+
+
+def episode_columns(episode: Episode, policy_type: str) -> dict[str, Any]:
+    """The rows to store: what was recorded plus the constants `seed` (int64, -1 if unseeded) and `policy` (text)."""
+    rows = episode.length + 1
+    return {
+        **episode.columns,
+        "seed": np.full(rows, -1 if episode.seed is None else episode.seed, np.int64),
+        "policy": [policy_type] * rows,
+    }
+
+
+def first_episode(stored: int, episodes: int, mode: str) -> range:
+    """Numbers of the episodes to run when `stored` ones exist: `append` adds, `resume` fills up to `episodes`."""
+    if mode == "resume":
+        return range(min(stored, episodes), episodes)
+    return range(stored, stored + episodes)
+
+
+def write_rollout(rollout: Rollout, writer: Writer, policy_type: str) -> Iterator[Episode]:
+    """Write each episode as it completes, then yield it."""
+    for episode in rollout:
+        writer.write_episode(episode_columns(episode, policy_type))
+        yield episode
+
+
+@contextlib.contextmanager
+def open_target(path: str | Path, format: str | None, mode: str, metadata: dict[str, Any]) -> Iterator[Any]:
+    """Open the writer for `path`. In resume mode, refuse to continue a dataset that another run recorded."""
+    from stable_worldmodel.data import open_writer
+
+    if mode not in COLLECT_MODES:
+        raise ContractError(f"mode={mode!r}: expected one of {COLLECT_MODES}")
+    with open_writer(path, format=format, mode="append" if mode == "resume" else mode, metadata=metadata) as writer:
+        if mode == "resume" and writer.num_episodes:
+            _check_same_run(str(path), writer.metadata, metadata)
+        yield writer
+
+
+def _check_same_run(path: str, stored: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    if not stored:
+        logger.warning("%s carries no record of how it was collected; resuming on trust", path)
+        return
+    differs = [key for key in ("env", "policy", "seed", "options") if stored.get(key) != wanted[key]]
+    if differs:
+        found = ", ".join(f"{key} {stored.get(key)!r} instead of {wanted[key]!r}" for key in differs)
+        raise ContractError(
+            f"cannot resume {path}: it was collected with {found}; use another path or mode='overwrite'"
+        )
+
+
+def run_metadata(stepper: Stepper, env: dict[str, Any], seed: int | None, options: Any) -> dict[str, Any]:
+    """What the dataset records about its origin, JSON-able."""
+    return {
+        "env": env,
+        "policy": describe_policy(stepper.policy),
+        "seed": seed,
+        "options": repr(options) if options is not None else None,
+        "versions": package_versions(),
+    }
+
+
+def describe_policy(policy: Any) -> dict[str, Any]:
+    """Type of a policy and its public scalar attributes, such as noise levels and seeds."""
+    simple = (bool, int, float, str, type(None))
+    values = {k: v for k, v in vars(policy).items() if not k.startswith("_") and k != "env" and isinstance(v, simple)}
+    return {"type": getattr(policy, "type", "custom"), "class": type(policy).__name__, **values}

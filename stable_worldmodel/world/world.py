@@ -1,0 +1,379 @@
+"""World: one object to reset, step, collect and evaluate many copies of an env."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from stable_worldmodel import envs as _registered  # noqa: F401  (importing it registers the swm/ ids)
+from stable_worldmodel.errors import ContractError, PolicyNotSetError
+from stable_worldmodel.pool import EnvPool
+from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
+from stable_worldmodel.protocols import Policy, Writer
+from stable_worldmodel.utils.progress import Progress, open_progress
+from stable_worldmodel.world import collect as _collect
+from stable_worldmodel.world import evaluation, from_dataset
+from stable_worldmodel.world.results import Results
+from stable_worldmodel.world.rollout import Rollout
+from stable_worldmodel.world.stepper import Stepper
+from stable_worldmodel.wrappers import MegaWrapper
+from stable_worldmodel.wrappers.images import parse_image_shape
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SEED = 2349867
+
+
+class World:
+    """`num_envs` copies of a Gymnasium env, their infos stacked, driven by one policy.
+
+    Args:
+        env_name: Gymnasium id; a bare id that is not registered is tried with the `swm/` prefix.
+        num_envs: size of the pool, >= 1.
+        image_shape: (H, W) or (H, W, C) of `pixels` and `goal`; required unless `add_pixels=False`.
+        max_episode_steps: time limit (truncation); None keeps the registered one.
+        goal_conditioned: warn once if the env gives no `goal`.
+        pre_wrappers, extra_wrappers: callables env -> env, applied inside and outside of MegaWrapper.
+        image_transform, goal_transform: applied to the PIL images.
+        goal_shape: (H, W) of `goal` where it differs from `image_shape`.
+        image_resample: filter for frames of another size: nearest, bilinear (default), bicubic, lanczos, box, hamming.
+        add_pixels: render; with False nothing is drawn.
+        seed: used only when the first step comes before any reset.
+        history_size, frame_skip: length of the time axis T of the infos, and the env steps between its entries.
+        verbose: 0 silent, 1 log the spaces, 2 log every episode end.
+        **kwargs: passed to the env's constructor.
+
+    Raises:
+        ContractError: an argument is out of range, or the envs disagree on their spaces.
+        gymnasium.error.Error: the id is unknown; the message lists close ones.
+    """
+
+    def __init__(
+        self,
+        env_name: str,
+        num_envs: int,
+        image_shape: Sequence[int] | None = None,
+        *,
+        max_episode_steps: int | None = 100,
+        goal_conditioned: bool = True,
+        pre_wrappers: Sequence[Callable] | None = None,
+        extra_wrappers: Sequence[Callable] | None = None,
+        image_transform: Callable | None = None,
+        goal_transform: Callable | None = None,
+        goal_shape: Sequence[int] | None = None,
+        image_resample: str | int | None = None,
+        add_pixels: bool = True,
+        seed: int = DEFAULT_SEED,
+        history_size: int = 1,
+        frame_skip: int = 1,
+        verbose: int = 1,
+        **kwargs: Any,
+    ):
+        if isinstance(num_envs, bool) or int(num_envs) != num_envs or num_envs < 1:
+            raise ContractError(f"num_envs={num_envs!r}: expected an integer >= 1")
+        if add_pixels and image_shape is None:
+            raise ContractError("image_shape is missing: give (H, W), or add_pixels=False to render nothing")
+        if image_shape is not None:
+            parse_image_shape(image_shape)
+        self.seed = check_seed(seed)
+        self.env_name = resolve_env_id(env_name)
+        self._make = {"max_episode_steps": max_episode_steps, **kwargs}
+        if add_pixels:
+            self._make.setdefault("render_mode", "rgb_array")
+        self._image_shape = image_shape
+        self._add_pixels = add_pixels
+        self._goal_conditioned = goal_conditioned
+        self._verbose = verbose
+        mega = functools.partial(
+            MegaWrapper,
+            image_shape=image_shape or (84, 84),
+            pixels_transform=image_transform,
+            goal_transform=goal_transform,
+            separate_goal=goal_conditioned,
+            goal_shape=goal_shape,
+            image_resample=image_resample,
+            add_pixels=add_pixels,
+            history_size=history_size,
+            frame_skip=frame_skip,
+        )
+        wrappers: list[Callable] = [*(pre_wrappers or ()), mega, *(extra_wrappers or ())]
+        make_one = functools.partial(make_env, self.env_name, self._make, wrappers)
+        self.envs = EnvPool([make_one] * int(num_envs))
+        self._stepper = Stepper(self.envs)
+        self._closed = False
+        if verbose >= 1:
+            logger.info(
+                "%s: observation %s, action %s", env_name, self.single_observation_space, self.single_action_space
+            )
+
+    # ------------------------------------------------------------------ state
+    policy = property(lambda self: self._stepper.policy, doc="The policy set by `set_policy`, or None.")
+    infos = property(lambda self: self._stepper.infos, doc="Stacked infos (N, T, ...), a live view.")
+    states = property(lambda self: self._stepper.states, doc="Batched observations (N, ...), or None before a reset.")
+    rewards = property(lambda self: self._stepper.rewards, doc="Last rewards, float64 (N,).")
+    terminateds = property(lambda self: self._stepper.terminateds, doc="Last terminated flags, bool (N,).")
+    truncateds = property(lambda self: self._stepper.truncateds, doc="Last truncated flags, bool (N,).")
+
+    num_envs = property(lambda self: self.envs.num_envs, doc="Size of the pool.")
+    observation_space = property(lambda self: self.envs.observation_space, doc="Batched observation space.")
+    action_space = property(lambda self: self.envs.action_space, doc="Batched action space.")
+    variation_space = property(lambda self: self.envs.variation_space, doc="Batched factors of variation, or None.")
+    single_observation_space = property(lambda self: self.envs.single_observation_space, doc="Of one env.")
+    single_action_space = property(lambda self: self.envs.single_action_space, doc="Of one env.")
+    single_variation_space = property(lambda self: self.envs.single_variation_space, doc="Of env 0, or None.")
+
+    # ------------------------------------------------------------------ life
+    def set_policy(self, policy: Policy) -> None:
+        """Attach a policy: anything with a callable `get_action` (else TypeError)."""
+        if not callable(getattr(policy, "get_action", None)):
+            raise TypeError(f"{type(policy).__name__} is not a policy: it has no callable get_action")
+        self._stepper.policy = policy
+        if callable(getattr(policy, "set_env", None)):
+            policy.set_env(self.envs)  # type: ignore[attr-defined]
+        seed = getattr(policy, "seed", None)
+        set_seed = getattr(policy, "set_seed", None) or getattr(policy, "_set_seed", None)
+        if seed is not None and callable(set_seed):
+            set_seed(seed)
+
+    def reset(self, seed: Any = None, options: Any = None) -> None:
+        """Reset every env. `seed`: integer s (env i gets s + i), one entry per env, or None; `options` likewise."""
+        self._stepper.reset(seeds_per_env(seed, self.num_envs), options_per_env(options, self.num_envs))
+        self._warn_without_goal()
+
+    def step(self) -> None:
+        """Ask the policy for actions and step the envs that are alive. Ended envs stay frozen until a reset.
+
+        Raises PolicyNotSetError without a policy, ContractError for actions of the wrong shape or NaN for live envs.
+        """
+        if self.policy is None:
+            raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
+        if not self._stepper.was_reset:
+            self.reset(seed=self.seed)
+        self._stepper.step()
+
+    def close(self, **kwargs: Any) -> None:
+        """Close every env; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.envs.close(**kwargs)
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _warn_without_goal(self) -> None:
+        if self._goal_conditioned and "goal" not in self.infos:
+            self._goal_conditioned = False  # once
+            logger.warning("%s gives no 'goal' in info; pass goal_conditioned=False if it has none", self.env_name)
+
+    # ------------------------------------------------------------------ collect
+    def collect(
+        self,
+        path: str | Path | None = None,
+        episodes: int = 10,
+        seed: int | None = None,
+        *,
+        options: Any = None,
+        format: str | None = None,
+        writer: Writer | None = None,
+        progress: bool | Progress = True,
+        mode: str = "append",
+    ) -> None:
+        """Record complete episodes, in episode order; the content does not depend on `num_envs`.
+
+        Episode k of the dataset has seed `seed + k`. An interruption loses at most the episodes in progress.
+
+        Args:
+            path, writer: exactly one: a file or directory, or any object with `write_episode`.
+            episodes: how many, >= 1.
+            format: data format; None decides by the suffix (.h5 when there is none).
+            mode: 'append' adds `episodes` more after those stored, 'resume' records those missing up to `episodes`,
+                'overwrite' replaces, 'error' refuses an existing target.
+            progress: True shows a bar on a terminal; or an object to report to.
+
+        Raises:
+            ContractError: arguments out of range, or the stored dataset has another schema or origin.
+            PolicyNotSetError: no policy is set.
+        """
+        if (path is None) == (writer is None):
+            raise ValueError("collect needs exactly one of path and writer")
+        _check_count("episodes", episodes)
+        seed = None if seed is None else check_seed(seed)
+        if self.policy is None:
+            raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
+        if writer is not None:
+            self._record(writer, range(episodes), seed, options, progress)
+            return
+        metadata = _collect.run_metadata(self._stepper, self.spec(), seed, options)
+        with _collect.open_target(path, format, mode, metadata) as target:  # type: ignore[arg-type]
+            indices = _collect.first_episode(target.num_episodes, episodes, mode)
+            self._record(target, indices, seed, options, progress)
+
+    def _record(self, writer: Writer, indices: range, seed: int | None, options: Any, progress: Any) -> None:
+        if not indices:
+            return
+        rollout = Rollout(self._stepper, indices, seed=seed, options=options, wanted=lambda key: True)
+        policy_type = getattr(self.policy, "type", "custom")
+        with open_progress(progress) as display:
+            task = display.task("collect", total=indices.stop, done=indices.start)
+            for episode in _collect.write_rollout(rollout, writer, policy_type):
+                task.advance(1, steps=episode.length)
+
+    # ------------------------------------------------------------------ evaluate
+    def evaluate(
+        self,
+        episodes: int = 10,
+        *,
+        eval_keys: Iterable[str] | None = None,
+        seed: int | None = None,
+        options: Any = None,
+        video: str | Path | None = None,
+        reset_mode: str | None = None,
+        dataset: Any = None,
+        episodes_idx: Sequence[int] | None = None,
+        start_steps: Sequence[int] | None = None,
+        goal_offset: int | None = None,
+        eval_budget: int | None = None,
+        callables: Iterable[dict] | None = None,
+        progress: bool | Progress = False,
+    ) -> Results:
+        """Score the policy: on episodes 0 … episodes - 1, or, given `dataset`, on recorded starts and goals.
+
+        An episode succeeds if at its last row `is_success`, else `success` of its info is true; envs that give neither
+        succeed by terminating. Truncation alone is failure. With a dataset, item i starts env i at row
+        `start_steps[i]` of episode `episodes_idx[i]`, the goal is `goal_offset` rows later, and success at any of the
+        `eval_budget` steps counts.
+
+        Args:
+            eval_keys: info keys whose last value is returned per episode.
+            seed: episode k gets `seed + k`; with a dataset, used only where it has no seed column.
+            video: directory; one MP4 per episode (with a dataset: rollout, recording and goal side by side).
+            reset_mode: 'auto' (default without dataset) or 'wait' (default with one); see Rollout.
+            callables: with a dataset, methods to call on envs that have no `reset_options_from_dataset`.
+
+        Raises:
+            ContractError, MissingKeyError: before the first step, naming what is wrong.
+        """
+        given = {"episodes_idx": episodes_idx, "start_steps": start_steps}
+        numbers = {"goal_offset": goal_offset, "eval_budget": eval_budget}
+        if video is not None and not self._add_pixels:
+            raise ContractError("video needs frames, but this World was built with add_pixels=False")
+        if self.policy is None:
+            raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
+        seed = None if seed is None else check_seed(seed)
+        if dataset is None:
+            extra = [name for name, value in {**given, **numbers, "callables": callables}.items() if value is not None]
+            if extra:
+                raise ContractError(f"{extra} need a dataset; pass dataset=... or leave them out")
+            return self._evaluate_episodes(episodes, eval_keys, seed, options, video, reset_mode or "auto", progress)
+        missing = [name for name, value in {**given, **numbers}.items() if value is None]
+        refused = [name for name, value in {"options": options, "eval_keys": eval_keys}.items() if value is not None]
+        if missing or refused:
+            raise ContractError(f"with a dataset, {missing} are required and {refused} cannot be given")
+        return self._evaluate_dataset(
+            dataset, episodes_idx, start_steps, goal_offset, eval_budget, seed, video, reset_mode, callables, progress
+        )
+
+    def _evaluate_episodes(self, episodes, eval_keys, seed, options, video, reset_mode, progress) -> Results:
+        _check_count("episodes", episodes)
+        keys = evaluation.check_eval_keys(eval_keys)
+        rollout = Rollout(
+            self._stepper,
+            range(episodes),
+            seed=seed,
+            options=options,
+            mode=reset_mode,
+            wanted=(lambda key: key == "pixels") if video is not None else None,
+            observers=[evaluation.KeyCheck(keys)],
+        )
+        protocol = self._protocol(episodes=episodes, seed=seed, options=repr(options) if options else None)
+        return self._score(rollout, episodes, keys, protocol, video, lambda e: e.columns["pixels"], "episode", progress)
+
+    def _evaluate_dataset(
+        self, dataset, episodes_idx, start_steps, goal_offset, eval_budget, seed, video, reset_mode, callables, progress
+    ) -> Results:
+        if isinstance(dataset, (str, Path)):
+            from stable_worldmodel.data import load_dataset
+
+            dataset = load_dataset(dataset)
+        segments = from_dataset.load_segments(
+            dataset, episodes_idx, start_steps, goal_offset, eval_budget, self.num_envs
+        )
+        limit = self._make["max_episode_steps"]
+        if limit is not None and limit < eval_budget:
+            logger.warning("max_episode_steps=%d ends episodes before eval_budget=%d", limit, eval_budget)
+        seeds = from_dataset.item_seeds(segments, seed)
+        from_dataset.reset_to(self._stepper, segments, seeds, callables)
+        rollout = Rollout(
+            self._stepper,
+            range(len(segments)),
+            max_steps=eval_budget,
+            mode=reset_mode or "wait",
+            wanted=(lambda key: key == "pixels") if video is not None else None,
+            any_step=True,
+            observers=[from_dataset.GoalInjector(segments)],
+            prepared_seeds=seeds,
+        )
+        protocol = self._protocol(
+            dataset=str(getattr(dataset, "path", dataset)),
+            episodes_idx=[int(i) for i in episodes_idx],
+            start_steps=[int(i) for i in start_steps],
+            goal_offset=int(goal_offset),
+            eval_budget=int(eval_budget),
+            seed=seed,
+        )
+        draw = lambda episode: from_dataset.comparison_frames(episode, segments[episode.index])  # noqa: E731
+        return self._score(rollout, len(segments), [], protocol, video, draw, "env", progress)
+
+    def _score(self, rollout, total, eval_keys, protocol, video, draw, stem, progress) -> Results:
+        finished = rollout if video is None else evaluation.save_videos(rollout, Path(video), draw, stem)
+        episodes = []
+        with open_progress(progress) as display:
+            task = display.task("evaluate", total=total)
+            for episode in finished:
+                episodes.append(episode)
+                task.advance(1, steps=episode.length)
+        return evaluation.summarise(episodes, eval_keys, protocol)
+
+    def _protocol(self, **arguments: Any) -> dict[str, Any]:
+        return {"env": self.spec(), "policy": _collect.describe_policy(self.policy), **arguments}
+
+    def spec(self) -> dict[str, Any]:
+        """Id, constructor arguments and image shape, JSON-able: what it takes to build the same envs again."""
+        arguments = {key: value if _is_plain(value) else repr(value) for key, value in self._make.items()}
+        shape = None if self._image_shape is None else [int(size) for size in self._image_shape]
+        return {"id": self.env_name, "image_shape": shape, "arguments": arguments}
+
+
+def make_env(env_id: str, arguments: dict[str, Any], wrappers: Sequence[Callable]) -> gym.Env:
+    """Build one env: constructor, time limit, then the wrappers from the inside out."""
+    env = gym.make(env_id, disable_env_checker=True, **copy.deepcopy(arguments))
+    for wrap in wrappers:
+        env = wrap(env)
+    return env
+
+
+def resolve_env_id(name: str) -> str:
+    """`name`, or `swm/name` when only that is registered. Unknown names raise gymnasium's error with close ids."""
+    if name not in gym.registry and f"swm/{name}" in gym.registry:
+        return f"swm/{name}"
+    gym.spec(name)
+    return name
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ContractError(f"{name}={value!r}: expected an integer >= 1")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, type(None), np.integer, np.floating))
