@@ -49,7 +49,7 @@ def test_bad_construction_is_refused(arguments, message):
 
 
 def test_unknown_envs_list_close_ids():
-    with pytest.raises(gym.error.Error, match="TwoRoom-v1"):
+    with pytest.raises(gym.error.Error, match="Did you mean: `TwoRoom`"):
         World("swm/TwoRom-v1", 1, (8, 8))
 
 

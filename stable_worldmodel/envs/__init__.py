@@ -1,0 +1,7 @@
+"""The environments. Importing this package registers every `swm/` id with Gymnasium and imports no simulator."""
+
+from stable_worldmodel.envs.registry import DISCRETE_WORLDS, WORLDS, register, register_all
+
+register_all()
+
+__all__ = ["DISCRETE_WORLDS", "WORLDS", "register"]

@@ -1,0 +1,176 @@
+"""What every planner needs: slicing infos, completing warm starts, and one chunk of envs as a `Problem`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from stable_worldmodel.errors import ContractError
+from stable_worldmodel.protocols import Info
+from stable_worldmodel.solver import noise
+
+Bounds = tuple[torch.Tensor, torch.Tensor]
+
+
+def num_rows(info: Info) -> int:
+    """How many envs an info describes: the length that all its arrays, tensors and lists share."""
+    lengths = {key: len(value) for key, value in info.items() if _has_rows(value)}
+    if not lengths:
+        raise ContractError(
+            f"info has no array, tensor or list among its keys {sorted(info)}: expected one row per env"
+        )
+    if len(set(lengths.values())) > 1:
+        raise ContractError(f"info values differ in their number of envs: {lengths}; expected one row per env in each")
+    n = next(iter(lengths.values()))
+    if n == 0:
+        raise ContractError("info has no rows: expected at least one env")
+    return n
+
+
+def select_rows(info: Info, rows: np.ndarray) -> Info:
+    """A new info with copies of the given rows (int64, (r,)); values without an env axis are passed on as they are.
+
+    The copy keeps a model that writes into its inputs away from the caller's data, and gives every env the same memory
+    layout whatever it was stacked with.
+    """
+    selected: Info = {}
+    for key, value in info.items():
+        if not _has_rows(value):
+            selected[key] = value
+        elif isinstance(value, torch.Tensor):
+            selected[key] = value[torch.from_numpy(rows)]
+        elif isinstance(value, np.ndarray):
+            selected[key] = value[rows]
+        else:
+            selected[key] = [value[row] for row in rows]
+    return selected
+
+
+def to_device(info: Info, device: torch.device, dtype: torch.dtype) -> Info:
+    """Numeric arrays become tensors; tensors move to `device`, floating ones to `dtype`; the rest stays."""
+    return {key: _to_device(value, device, dtype) for key, value in info.items()}
+
+
+def _to_device(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+
+def _has_rows(value: Any) -> bool:
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def resolve_cost(model: Any, cost: Any) -> Any:
+    """The object to minimise, given under its early name `model` or its present one `cost`."""
+    if (model is None) == (cost is None):
+        raise ContractError("pass exactly one of `cost` and `model` (its earlier name): an object with get_cost")
+    chosen = model if cost is None else cost
+    if not callable(getattr(chosen, "get_cost", None)):
+        raise TypeError(
+            f"{type(chosen).__name__} has no get_cost(info, candidates); wrap a world model in "
+            "stable_worldmodel.planning.ShootingCostEvaluator"
+        )
+    return chosen
+
+
+def cost_parameter(cost: Any) -> torch.Tensor | None:
+    """The first parameter of a cost, which tells its device and dtype; None if it has none."""
+    parameters = getattr(cost, "parameters", None)
+    return next(iter(parameters()), None) if callable(parameters) else None
+
+
+def prepare_init_action(
+    model: Any,
+    info: Info,
+    init_action: Any,
+    horizon: int,
+    n_envs: int,
+    action_dim: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Complete a warm start to the whole horizon.
+
+    Args:
+        model: the cost; if it has `get_action`, it proposes the missing tail, otherwise the tail is zero.
+        info: un-expanded info of these envs.
+        init_action: array or tensor (n, t, A) with 0 <= t <= H, or None; never modified.
+
+    Returns:
+        A new tensor (n, H, A) on `device`.
+    """
+    given = torch.zeros(n_envs, 0, action_dim) if init_action is None else torch.as_tensor(init_action)
+    if given.ndim != 3 or (len(given), given.shape[2]) != (n_envs, action_dim) or given.shape[1] > horizon:
+        raise ContractError(
+            f"init_action has shape {tuple(given.shape)}: expected ({n_envs}, t, {action_dim}) with t <= {horizon}"
+        )
+    given = given.to(device, dtype)
+    missing = horizon - given.shape[1]
+    if missing == 0:
+        return given.clone()
+    tail = given.new_zeros(n_envs, missing, action_dim)
+    if callable(getattr(model, "get_action", None)):
+        tail = _proposed_tail(model, info, given, tail)
+    return torch.cat([given, tail], dim=1)
+
+
+def _proposed_tail(model: Any, info: Info, prefix: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    """What an Actionable model proposes after `prefix`, like `tail` (n, h, A)."""
+    horizon = tail.shape[1]
+    proposed = model.get_action(info, horizon=horizon, prefix_actions=prefix if prefix.shape[1] else None)
+    proposed = torch.as_tensor(proposed).to(tail)
+    if horizon == 1 and proposed.ndim == 2:  # a horizon of one comes without a time axis
+        proposed = proposed[:, None]
+    if proposed.shape != tail.shape:
+        raise ContractError(
+            f"{type(model).__name__}.get_action(horizon={horizon}) returned shape {tuple(proposed.shape)}: "
+            f"expected {tuple(tail.shape)}"
+        )
+    return proposed
+
+
+class Problem:
+    """One chunk of n envs to plan for: everything a planner needs besides its algorithm.
+
+    Attributes:
+        init_action: the completed warm start (n, H, A); float32 even if the cost computes in less.
+        model_steps: model transitions evaluated so far.
+    """
+
+    def __init__(self, cost: Any, info: Info, init_action: torch.Tensor, bounds: Bounds | None, seeds: np.ndarray):
+        parameter = cost_parameter(cost)
+        self.init_action = init_action
+        self.model_steps = 0
+        self._cost = cost
+        self._cost_dtype = init_action.dtype if parameter is None else parameter.dtype
+        self._info = info
+        self._bounds = bounds
+        self._seeds = seeds
+
+    def clamp(self, actions: torch.Tensor) -> torch.Tensor:
+        """Actions (..., A) moved into the action bounds, if there are any."""
+        return actions if self._bounds is None else actions.clamp(*self._bounds)
+
+    def normal(self, iterations: int, num_samples: int) -> torch.Tensor:
+        """Standard normal noise of a whole solve, (n, iterations, S, H, A); row i is a function of env i's key only."""
+        return noise.normal(self._seeds, (iterations, num_samples, *self.init_action.shape[1:]), self.init_action)
+
+    def evaluate(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Costs (n, S) of candidates (n, S, H, A), at least float32."""
+        costs = self._cost.get_cost(self._info, candidates.to(self._cost_dtype))
+        if not isinstance(costs, torch.Tensor) or costs.shape != candidates.shape[:2]:
+            found = f"a tensor {tuple(costs.shape)}" if isinstance(costs, torch.Tensor) else type(costs).__name__
+            raise ContractError(
+                f"{type(self._cost).__name__}.get_cost returned {found}: "
+                f"expected a tensor {tuple(candidates.shape[:2])}, one cost per env and candidate"
+            )
+        self.model_steps += candidates.shape[:3].numel()
+        return costs.to(self.init_action.dtype)
