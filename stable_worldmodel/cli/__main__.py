@@ -1,0 +1,5 @@
+"""`python -m stable_worldmodel.cli`."""
+
+from stable_worldmodel.cli.app import main
+
+main()

@@ -1,0 +1,218 @@
+"""What a dataset looks like inside an HDF5 file: root datasets, one per column, and the episode index.
+
+Every column is a resizable root dataset over the rows of all episodes. `ep_len` (E,) int32 and `ep_offset` (E,) int64
+tell which rows belong to which episode. Images have one frame per chunk and no filter, so that a reader can address
+frames by byte offset; numbers have chunks of about 128 KiB; text is fixed-length UTF-8, because variable-length data
+lives in a heap that does not survive a killed writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stable_worldmodel.data.columns import INDEX_COLUMNS, Column
+from stable_worldmodel.data.formats.hdf5_repair import is_marked_open, read_superblock, superblock_version
+from stable_worldmodel.errors import ContractError, NotFoundError
+
+if TYPE_CHECKING:
+    import h5py
+
+logger = logging.getLogger(__name__)
+
+ID_ATTRIBUTE = "swm_dataset_id"  # ties the file to its journal
+TABLE_CHUNK_BYTES = 128 * 1024
+INDEX_CHUNK_ROWS = 1024
+CHUNK_CACHE_BYTES = 256 << 20  # of a reader
+OPEN_PATIENCE = 2.0  # seconds; a writer that is just opening locks readers out for milliseconds
+
+
+def open_for_reading(path: Path) -> h5py.File:
+    """Open a local file, also while a writer appends to it."""
+    import h5py
+
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # noqa: F401  registers the compression filters it brings
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist")
+    deadline = time.monotonic() + OPEN_PATIENCE
+    while True:
+        block = read_superblock(path)
+        # Version 3 files may be appended to while we read: always follow the writer's protocol there.
+        swmr = superblock_version(block) >= 3
+        try:
+            return h5py.File(path, "r", swmr=swmr, rdcc_nbytes=CHUNK_CACHE_BYTES)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        except OSError as error:
+            if not is_marked_open(block):
+                raise
+            raise ContractError(
+                f"{path}: its writer runs or died without the crash-safe mode; once it is dead, open a writer with "
+                "mode='append' and close it to repair the file"
+            ) from error
+        time.sleep(0.01)
+
+
+def episode_index(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
+    """Return lengths and offsets (E,) int64 of the committed episodes. Raises ContractError when there is no index."""
+    missing = [name for name in INDEX_COLUMNS if name not in file]
+    if missing:
+        raise ContractError(f"{file.filename}: expected a dataset file with {INDEX_COLUMNS}, {missing} not found")
+    # ep_len is the commit point: it is extended last, and a row still zero was extended but not yet written.
+    lengths = file["ep_len"][:].astype(np.int64)
+    committed = int(np.flatnonzero(lengths)[-1]) + 1 if lengths.any() else 0
+    offsets = file["ep_offset"][:committed].astype(np.int64)
+    if len(offsets) < committed:
+        raise ContractError(f"{file.filename}: ep_len has {committed} episodes, ep_offset only {len(offsets)}")
+    return lengths[:committed], offsets
+
+
+def columns_of(file: h5py.File, rows: int = 0) -> dict[str, Column]:
+    """Return the columns of at least `rows` rows; other root entries are left alone with a warning."""
+    import h5py
+
+    columns = {}
+    for name, item in file.items():
+        if name in INDEX_COLUMNS:
+            continue
+        column = _column_of(item) if isinstance(item, h5py.Dataset) and item.ndim and len(item) >= rows else None
+        if column is None:
+            logger.warning("%s: %r is not a column of %d rows and is ignored", file.filename, name, rows)
+            continue
+        columns[name] = column
+    return columns
+
+
+def cut(datasets: Mapping[str, h5py.Dataset], rows: int, episodes: int) -> None:
+    """Shorten columns and index to `rows` and `episodes`; the index first, because readers go by it."""
+    for name, dataset in sorted(datasets.items(), key=lambda item: item[0] not in INDEX_COLUMNS):
+        size = episodes if name in INDEX_COLUMNS else rows
+        if len(dataset) > size:
+            dataset.resize(size, axis=0)
+            dataset.flush()
+
+
+def _column_of(dataset: h5py.Dataset) -> Column | None:
+    import h5py
+
+    if h5py.check_string_dtype(dataset.dtype):
+        return Column(np.dtype(object), dataset.shape[1:], "text") if dataset.ndim == 1 else None
+    if dataset.dtype.kind not in "biufc":
+        return None
+    return Column.numeric(dataset.dtype.newbyteorder("="), dataset.shape[1:])
+
+
+def encode_texts(columns: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Return `columns` as they are stored: text as fixed-length UTF-8 of `widths` bytes, the rest unchanged.
+
+    Raises ContractError when a text is too long; texts are never cut.
+    """
+    import h5py
+
+    stored = dict(columns)
+    for name, width in widths.items():
+        encoded = [text.encode() for text in columns[name]]
+        longest = max(map(len, encoded))
+        if longest > width:
+            raise ContractError(
+                f"column {name!r}: a text of {longest} bytes does not fit into {width}; "
+                f"create the dataset with text_width={longest} or more"
+            )
+        stored[name] = np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
+    return stored
+
+
+def create_file(path: Path, stored: Mapping[str, np.ndarray]) -> str:
+    """Write a new file that holds one episode, and return its identity."""
+    import h5py
+
+    rows = len(next(iter(stored.values())))
+    dataset_id = uuid.uuid4().hex
+    # v110 is the oldest file version in which a reader can follow a writer (SWMR).
+    with h5py.File(path, "w", libver=("v110", "latest")) as file:
+        file.attrs[ID_ATTRIBUTE] = dataset_id
+        for name, values in stored.items():
+            image = Column.of(values).kind == "image"
+            file.create_dataset(
+                name,
+                data=values,
+                dtype=values.dtype,
+                maxshape=(None, *values.shape[1:]),
+                chunks=(1 if image else _table_chunk_rows(values), *values.shape[1:]),
+                fill_time="never" if image else "ifset",
+            )
+        for name, dtype, value in (("ep_offset", np.int64, 0), ("ep_len", np.int32, rows)):
+            index = np.array([value], dtype=dtype)
+            file.create_dataset(name, data=index, maxshape=(None,), chunks=(INDEX_CHUNK_ROWS,))
+    return dataset_id
+
+
+def _table_chunk_rows(values: np.ndarray) -> int:
+    row_bytes = values.nbytes // len(values)
+    return max(1, TABLE_CHUNK_BYTES // row_bytes)
+
+
+def prepare_append(path: Path) -> str:
+    """Check that `path` can be appended to and return its identity, giving one to a file that has none."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _check_appendable(file)
+        dataset_id = file.attrs.get(ID_ATTRIBUTE)
+    if dataset_id is None:
+        dataset_id = uuid.uuid4().hex
+        with h5py.File(path, "r+") as file:
+            file.attrs[ID_ATTRIBUTE] = dataset_id
+    return dataset_id
+
+
+def open_for_append(path: Path) -> h5py.File:
+    """Open an existing file for single-writer/multiple-reader appending from the first instant on.
+
+    Opening normally and switching later would leave a file that no reader accepts, if the process dies in between.
+    """
+    import h5py
+
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)
+    flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, fapl=access))
+
+
+def _check_appendable(file: h5py.File) -> None:
+    """Raise ContractError when the file cannot be appended to without endangering what it holds."""
+    import h5py
+
+    lengths, offsets = episode_index(file)
+    rows = int((offsets + lengths).max(initial=0))
+    short = [name for name in columns_of(file) if len(file[name]) < rows]
+    if short:
+        raise ContractError(
+            f"{file.filename}: columns {short} are shorter than the {rows} rows of the episodes; "
+            "look with data.verify(path), and cut to the last good episode with repair=True"
+        )
+
+    version = superblock_version(read_superblock(Path(file.filename)))
+    faults = [] if version == 3 else [f"superblock version {version}: expected 3, which readers can follow"]
+    for name, item in file.items():
+        if not isinstance(item, h5py.Dataset) or not item.ndim:
+            continue
+        if item.chunks is None or item.maxshape[0] is not None:
+            faults.append(f"{name}: not resizable")
+        elif (string := h5py.check_string_dtype(item.dtype)) and string.length is None:
+            faults.append(f"{name}: variable-length text, which a killed writer would destroy")
+    if faults:
+        raise ContractError(
+            f"{file.filename}: cannot be appended to:\n  " + "\n  ".join(faults) + "\ncopy its episodes into a new "
+            "dataset: writer.write_episodes(load_dataset(path).iter_episodes())"
+        )

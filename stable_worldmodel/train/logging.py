@@ -1,0 +1,100 @@
+"""Metrics of a run on disk. Every logger gets the same rows: a step and named numbers.
+
+metrics.jsonl   one object per row: {"step": 20, "train/loss": 0.8, ...}
+metrics.csv     one line per number: step,name,value
+events.out.*    TensorBoard scalars
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from stable_worldmodel.errors import ContractError, require
+
+Row = dict[str, float]
+
+
+class Logger(Protocol):
+    """Takes the rows of a run one by one. It is made with the run's folder and the rows of the part already done."""
+
+    def log(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlLogger:
+    """Appends one JSON object per row."""
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        self._file = (folder / "metrics.jsonl").open("w", buffering=1)
+        for row in rows:
+            self.log(row)
+
+    def log(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CsvLogger:
+    """Appends one line per number, so that rows may hold different names."""
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        self._file = (folder / "metrics.csv").open("w", buffering=1)
+        self._file.write("step,name,value\n")
+        for row in rows:
+            self.log(row)
+
+    def log(self, row: Row) -> None:
+        lines = [f"{row['step']},{name},{value!r}\n" for name, value in row.items() if name != "step"]
+        self._file.write("".join(lines))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardLogger:
+    """Scalars for TensorBoard. A resumed run adds a file that hides what an interrupted one logged beyond its state."""
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        require("tensorboard", "train")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=int(rows[-1]["step"]) + 1 if rows else None)
+
+    def log(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+LOGGERS: dict[str, Any] = {"jsonl": JsonlLogger, "csv": CsvLogger, "tensorboard": TensorBoardLogger}
+
+
+class RunLog:
+    """The history of a run, kept and passed on to the named loggers. `rows` are those of the part already done."""
+
+    def __init__(self, names: tuple[str, ...], folder: Path, rows: list[Row]) -> None:
+        unknown = set(names) - LOGGERS.keys()
+        if unknown:
+            raise ContractError(f"unknown loggers {sorted(unknown)}: expected some of {sorted(LOGGERS)}")
+        self.rows = list(rows)
+        self._loggers: list[Logger] = [LOGGERS[name](folder, self.rows) for name in names]
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add one row."""
+        row: Row = {"step": step, **values}
+        self.rows.append(row)
+        for logger in self._loggers:
+            logger.log(row)
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            logger.close()
