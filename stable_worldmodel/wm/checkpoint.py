@@ -33,7 +33,7 @@ _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 class Checkpoint:
     """A loaded model, in eval mode on the CPU."""
 
-    model: nn.Module
+    model: Any  # the nn.Module; Any, because each class promises protocols of its own
     scalers: dict[str, Scaler]  # by the column they scale
     extra: dict[str, Any]  # whatever the writer added
 

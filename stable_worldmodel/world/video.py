@@ -11,7 +11,7 @@ import numpy as np
 from stable_worldmodel.errors import ContractError, require
 
 EXTENSIONS = ("mp4", "gif")
-_LABEL_HEIGHT = 18
+_LABEL_HEIGHT, _LABEL_SIZE = 24, 16  # pixels
 
 
 class VideoWriter:
@@ -107,7 +107,7 @@ def pad_to_even(frame: np.ndarray) -> np.ndarray:
 
 def panels(images: Sequence[np.ndarray], labels: Sequence[str], min_height: int = 160) -> np.ndarray:
     """Images of one size side by side, each under its label, enlarged by a whole factor to at least `min_height`."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     factor = max(1, -(-min_height // images[0].shape[0]))
     tiles = [to_rgb(image).repeat(factor, axis=0).repeat(factor, axis=1) for image in images]
@@ -115,7 +115,7 @@ def panels(images: Sequence[np.ndarray], labels: Sequence[str], min_height: int 
     row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
     canvas = Image.new("RGB", (row.shape[1], row.shape[0] + _LABEL_HEIGHT), (255, 255, 255))
     canvas.paste(Image.fromarray(row), (0, _LABEL_HEIGHT))
-    draw = ImageDraw.Draw(canvas)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_LABEL_SIZE)
     for index, label in enumerate(labels):
-        draw.text((index * (tiles[0].shape[1] + gap.shape[1]) + 3, 3), label, fill=(40, 40, 40))
+        draw.text((index * (tiles[0].shape[1] + gap.shape[1]) + 4, 2), label, fill=(40, 40, 40), font=font)
     return np.asarray(canvas)

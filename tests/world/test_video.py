@@ -65,7 +65,7 @@ def test_wrong_frames_and_names_are_refused(tmp_path):
 
 def test_panels_are_labelled_and_enlarged_by_whole_factors():
     row = panels([np.zeros((64, 64, 3), np.uint8)] * 3, ["a", "b", "c"], min_height=160)
-    assert row.shape == (192 + 18, 3 * 192 + 2 * 4, 3)
+    assert row.shape == (192 + 24, 3 * 192 + 2 * 4, 3)
 
 
 def test_evaluation_videos_have_one_frame_per_row_of_their_episode(tmp_path):
