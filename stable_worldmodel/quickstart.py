@@ -24,7 +24,7 @@ from stable_worldmodel.world import Results, World
 from stable_worldmodel.world.results import write_json
 
 if TYPE_CHECKING:
-    from stable_worldmodel.train import TrainResult
+    from stable_worldmodel.train import TrainConfig, TrainResult
 
 ENV = "swm/TwoRoom-v1"
 LABELS = {"planner": "LeWM + CEM", "random": "Random"}
@@ -111,16 +111,19 @@ class Timings(dict):
 
 def run(config: QuickstartConfig, progress: Progress | None = None) -> QuickstartResult:
     """Run all five steps and write `report.html` and `results.json` into `config.out`."""
+    from stable_worldmodel.data import load_dataset
+
     progress = progress or SilentProgress()
     timings = Timings()
     check_device(config.device)
     config.out.mkdir(parents=True, exist_ok=True)
     with timings.measure("collect"):
         progress.stage("1/4 Collecting expert episodes")
-        dataset = collect(config, progress)
+        recording = collect(config, progress)
+    dataset = load_dataset(recording)
     with timings.measure("train"):
         progress.stage("2/4 Training the world model")
-        trained = train_model(config, progress)
+        trained = train_model(training_config(config), recording, config.out / "model", progress)
     episodes_idx, start_steps = held_out_pairs(config, dataset.lengths, trained.split["val"])
     results: dict[str, Results] = {}
     for name in ("planner", "random"):
@@ -143,24 +146,22 @@ def check_device(name: str) -> None:
         raise ContractError(f"device {name!r} cannot be used: {reason}") from error
 
 
-def collect(config: QuickstartConfig, progress: Progress) -> Any:
-    """Record `config.episodes` expert episodes, or those still missing, and open the dataset."""
-    from stable_worldmodel.data import load_dataset
+def collect(config: QuickstartConfig, progress: Progress) -> Path:
+    """Record `config.episodes` expert episodes, or those still missing; returns the file."""
     from stable_worldmodel.envs.two_room import ExpertPolicy
 
     path = config.out / "dataset.h5"
     with make_world(config, config.num_envs, config.max_episode_steps) as world:
         world.set_policy(ExpertPolicy(config.action_noise, config.action_repeat, seed=config.seed))
         world.collect(path, config.episodes, seed=config.seed, mode="resume", progress=progress)
-    return load_dataset(path)
+    return path
 
 
-def train_model(config: QuickstartConfig, progress: Progress) -> TrainResult:
-    """Train LeWM on the recorded pixels and actions, or go on with a training that was interrupted."""
-    from stable_worldmodel.data import load_dataset
-    from stable_worldmodel.train import TrainConfig, train
+def training_config(config: QuickstartConfig) -> TrainConfig:
+    """How LeWM is trained in this run."""
+    from stable_worldmodel.train import TrainConfig
 
-    settings = TrainConfig.preset(
+    return TrainConfig.preset(
         config.model,
         epochs=config.epochs,
         seed=config.seed,
@@ -168,21 +169,27 @@ def train_model(config: QuickstartConfig, progress: Progress) -> TrainResult:
         frameskip=config.plan.action_block,
         device="cpu" if config.device == "cpu" else "auto",
     )
+
+
+def train_model(settings: TrainConfig, recording: Path, out: Path, progress: Progress) -> TrainResult:
+    """Train on the recorded pixels and actions, or go on with a training that was interrupted."""
+    from stable_worldmodel.data import load_dataset
+    from stable_worldmodel.train import train
+
     dataset = load_dataset(
-        config.out / "dataset.h5",
+        recording,
         num_steps=settings.num_steps,
         frameskip=settings.frameskip,
         keys_to_load=["pixels", "action"],
     )
-    return train(settings, dataset, config.out / "model", TrainingBar(progress, settings.batch_size))
+    return train(settings, dataset, out, TrainingBar(progress))
 
 
 class TrainingBar:
     """Shows the steps of a training run and its latest losses."""
 
-    def __init__(self, progress: Progress, batch_size: int):
+    def __init__(self, progress: Progress):
         self._progress = progress
-        self._batch_size = batch_size
         self._task: ProgressTask | None = None
 
     def on_step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """The whole loop through the real command line, and what a user can do wrong with it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,7 @@ def test_the_tiny_quickstart_beats_chance_with_intervals_apart(tmp_path):
 
     page = (out / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == results["config"]["videos"]
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "https://" not in page
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?\s*(https?:)?//""", page), "the page loads something"
 
     # The same command goes on where it stopped: nothing is collected or trained again.
     again = swm("quickstart", "--preset", "tiny", "--out", out, "--json", timeout=900)
