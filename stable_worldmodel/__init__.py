@@ -15,6 +15,7 @@ _LAZY = {
     "pretraining": "stable_worldmodel.utils",
 }
 _SUBMODULES = {
+    "buffer",
     "cli",
     "data",
     "envs",
@@ -23,6 +24,7 @@ _SUBMODULES = {
     "policy",
     "pool",
     "protocols",
+    "quickstart",
     "report",
     "solver",
     "spaces",

@@ -28,9 +28,9 @@ def fovs(
     """Show the factors of variation of an environment."""
     import gymnasium
 
-    from stable_worldmodel.envs import WORLDS
+    from stable_worldmodel.envs import resolve_id
 
-    name = f"swm/{env}" if f"swm/{env}" in WORLDS else env
+    name = resolve_id(env)
     world = gymnasium.make(name, disable_env_checker=True)
     try:
         space = getattr(world.unwrapped, "variation_space", None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
+from gymnasium import error
 from gymnasium.envs import registration
 
 WORLDS: set[str] = set()
@@ -35,3 +37,22 @@ def register_all() -> None:
     """Register every id of this library."""
     for id, (entry_point, discrete) in _TABLE.items():
         register(id, f"{__package__}.{entry_point}", discrete)
+
+
+def resolve_id(name: str) -> str:
+    """The registered id that `name` means: itself, or `swm/<name>`.
+
+    Raises gymnasium's NameNotFound, listing close ids, when neither is registered. Ids that Gymnasium can import
+    ("module:id") or complete (no version) are left to it.
+    """
+    for candidate in (name, f"swm/{name}"):
+        if candidate in registration.registry:
+            return candidate
+    try:
+        registration.spec(name)
+    except error.UnregisteredEnv as unknown:
+        short = {id.rpartition("/")[2]: id for id in registration.registry}
+        close = difflib.get_close_matches(name.rpartition("/")[2], short, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(repr(short[match]) for match in close)}?" if close else ""
+        raise error.NameNotFound(f"no environment {name!r} is registered{hint}") from unknown
+    return name

@@ -53,11 +53,11 @@ class Clips:
         yield from self._read_ahead(self._windows_of_step(step) for step in range(start, stop))
 
     def val_batches(self) -> Iterator[Batch]:
-        """The validation batches: spread over all held-out clips, the same each time, none if there is no clip."""
+        """The validation batches, each spread over all held-out clips; the same each time, none if there is no clip."""
         count = min(len(self.val_windows), self._config.val_batches * self.batch_size)
         spread = np.linspace(0, len(self.val_windows) - 1, count).astype(np.int64)
-        chosen = self.val_windows[spread]
-        yield from self._read_ahead(chosen[i : i + self.batch_size] for i in range(0, count, self.batch_size))
+        batches = -(-count // self.batch_size)
+        yield from self._read_ahead(self.val_windows[spread[i::batches]] for i in range(batches))
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from stable_worldmodel import envs as _registered  # noqa: F401  (importing it registers the swm/ ids)
+from stable_worldmodel.envs import resolve_id
 from stable_worldmodel.errors import ContractError, PolicyNotSetError
 from stable_worldmodel.pool import EnvPool
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
@@ -83,7 +83,7 @@ class World:
         if image_shape is not None:
             parse_image_shape(image_shape)
         self.seed = check_seed(seed)
-        self.env_name = resolve_env_id(env_name)
+        self.env_name = resolve_id(env_name)
         self._make = {"max_episode_steps": max_episode_steps, **kwargs}
         if add_pixels:
             self._make.setdefault("render_mode", "rgb_array")
@@ -360,14 +360,6 @@ def make_env(env_id: str, arguments: dict[str, Any], wrappers: Sequence[Callable
     for wrap in wrappers:
         env = wrap(env)
     return env
-
-
-def resolve_env_id(name: str) -> str:
-    """`name`, or `swm/name` when only that is registered. Unknown names raise gymnasium's error with close ids."""
-    if name not in gym.registry and f"swm/{name}" in gym.registry:
-        return f"swm/{name}"
-    gym.spec(name)
-    return name
 
 
 def _check_count(name: str, value: Any) -> None:

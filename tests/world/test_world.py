@@ -48,9 +48,10 @@ def test_bad_construction_is_refused(arguments, message):
         World(*arguments)
 
 
-def test_unknown_envs_list_close_ids():
-    with pytest.raises(gym.error.Error, match="Did you mean: `TwoRoom`"):
-        World("swm/TwoRom-v1", 1, (8, 8))
+@pytest.mark.parametrize("name", ["swm/TwoRom-v1", "TwoRom", "tworoom-v1", "swm/TwoRoom-v9"])
+def test_unknown_envs_list_close_ids(name):
+    with pytest.raises(gym.error.Error, match="swm/TwoRoom-v1"):
+        World(name, 1, (8, 8))
 
 
 def test_a_bare_id_finds_the_prefixed_one():
