@@ -1,6 +1,5 @@
 """Collection into files: identical for any num_envs, resumable after any interruption."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -144,7 +143,8 @@ def test_a_failing_env_leaves_the_complete_episodes(tmp_path):
 def test_ctrl_c_keeps_complete_episodes_and_the_next_run_continues(tmp_path):
     script = textwrap.dedent(
         f"""
-        import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        import signal, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored
         import toy_envs; toy_envs.register()
         from stable_worldmodel.policy import RandomPolicy
         from stable_worldmodel.world import World
@@ -153,13 +153,16 @@ def test_ctrl_c_keeps_complete_episodes_and_the_next_run_continues(tmp_path):
             world.collect({str(tmp_path / "d.h5")!r}, 100_000, seed=0, mode="resume", progress=False)
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "d.h5").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "d.h5").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert b"KeyboardInterrupt" in error
     stored = len(load_dataset(tmp_path / "d.h5").lengths)
     assert stored > 0
