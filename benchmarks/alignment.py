@@ -43,9 +43,7 @@ def main() -> None:
             chosen = replace(settings, model=replace(settings.model, alignment_weight=weight))
             trained = train_model(chosen, recording, config.out / f"weight_{weight:g}", silent)
             pairs = held_out_pairs(config, dataset.lengths, trained.split["val"])
-            results = evaluate(
-                config, dataset, planner(config, trained.checkpoint), *pairs, f"weight_{weight:g}", silent
-            )
+            results = evaluate(config, dataset, planner(config, trained.checkpoint), pairs, None, silent)
             low, high = results.interval()
             row = {
                 "seed": seed,

@@ -124,13 +124,14 @@ def run(config: QuickstartConfig, progress: Progress | None = None) -> Quickstar
     with timings.measure("train"):
         progress.stage("2/4 Training the world model")
         trained = train_model(training_config(config), recording, config.out / "model", progress)
-    episodes_idx, start_steps = held_out_pairs(config, dataset.lengths, trained.split["val"])
+    pairs = held_out_pairs(config, dataset.lengths, trained.split["val"])
     results: dict[str, Results] = {}
     for name in ("planner", "random"):
         with timings.measure(f"evaluate {name}"):
             progress.stage(f"3/4 Evaluating: {name}")
             policy = RandomPolicy(seed=config.seed) if name == "random" else planner(config, trained.checkpoint)
-            results[name] = evaluate(config, dataset, policy, episodes_idx, start_steps, name, progress)
+            video = config.out / "videos" if name == "planner" else None
+            results[name] = evaluate(config, dataset, policy, pairs, video, progress)
     progress.stage("4/4 Writing the report")
     return write_outputs(config, dataset, trained, results, timings)
 
@@ -248,12 +249,12 @@ def evaluate(
     config: QuickstartConfig,
     dataset: Any,
     policy: Any,
-    episodes_idx: list[int],
-    start_steps: list[int],
-    name: str,
+    pairs: tuple[list[int], list[int]],
+    video: Path | None,
     progress: Progress,
 ) -> Results:
-    """Success of one policy on the held-out pairs."""
+    """Success of one policy on the held-out pairs (episode numbers, start rows); rollouts go into the folder `video`."""
+    episodes_idx, start_steps = pairs
     # Twice the budget, so that the time limit never ends an episode before the budget does.
     with make_world(config, len(episodes_idx), 2 * config.eval_budget) as world:
         world.set_policy(policy)
@@ -264,7 +265,7 @@ def evaluate(
             goal_offset=config.goal_offset,
             eval_budget=config.eval_budget,
             seed=config.seed,
-            video=config.out / "videos" / name,
+            video=video,
             progress=progress,
         )
 
@@ -283,13 +284,13 @@ def write_outputs(
         for name, label in LABELS.items()
     }
     record = {
+        **provenance(),
         "success": {name: dataclasses.asdict(comparison) for name, comparison in comparisons.items()},
         "evaluations": {name: result.to_json() for name, result in results.items()},
         "history": trained.history,
         "config": config.to_dict(),
         "timings": timings,
         "command": f"swm quickstart {shlex.join(command_arguments(config))}",
-        **provenance(),
     }
     results_path = write_json(config.out / "results.json", record)
     report = build_report(config, dataset, results, list(comparisons.values()), record)
@@ -352,7 +353,7 @@ def pick_videos(config: QuickstartConfig, planned: Results) -> list[Any]:
     chosen = [*np.flatnonzero(successes)[: config.videos - len(failed)], *failed]
     return [
         Video(
-            path=config.out / "videos" / "planner" / f"env_{item}.mp4",
+            path=config.out / "videos" / f"env_{item}.mp4",
             label=f"Pair {item}",
             success=bool(successes[item]),
             caption=f"{planned['episode_lengths'][item]} env steps",

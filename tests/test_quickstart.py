@@ -32,6 +32,7 @@ def test_the_tiny_quickstart_beats_chance_with_intervals_apart(tmp_path):
     assert planner["total"] == random["total"] >= 100
     assert planner["low"] > random["high"], f"{planner} against {random}"
     assert random["rate"] <= 35
+    assert results["command"].startswith("swm quickstart --preset tiny")
     assert {"config", "timings", "versions", "git_revision", "command", "history"} <= results.keys()
 
     pairs = {name: evaluation["protocol"] for name, evaluation in results["evaluations"].items()}
