@@ -253,7 +253,7 @@ def evaluate(
     video: Path | None,
     progress: Progress,
 ) -> Results:
-    """Success of one policy on the held-out pairs (episode numbers, start rows); rollouts go into the folder `video`."""
+    """Success of one policy on held-out pairs, given as (episode numbers, start rows). `video`: folder for rollouts."""
     episodes_idx, start_steps = pairs
     # Twice the budget, so that the time limit never ends an episode before the budget does.
     with make_world(config, len(episodes_idx), 2 * config.eval_budget) as world:
