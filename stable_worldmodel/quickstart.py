@@ -19,9 +19,9 @@ import numpy as np
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.policy import PlanConfig, RandomPolicy
+from stable_worldmodel.utils.files import write_json
 from stable_worldmodel.utils.progress import Progress, ProgressTask, SilentProgress
 from stable_worldmodel.world import Results, World
-from stable_worldmodel.world.results import write_json
 
 if TYPE_CHECKING:
     from stable_worldmodel.train import TrainConfig, TrainResult

@@ -5,11 +5,11 @@ The planners live in `stable_worldmodel.solver`; their names here are the same o
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stable_worldmodel.planning.objectives import ControlPenalty, GoalMSE, WeightedSum
 from stable_worldmodel.protocols import Actionable, Constrainable, Costable, Dynamics, Objective, Solver, Transformable
+from stable_worldmodel.utils.lazy import lazy_exports
 
 _LAZY = {
     "CEMSolver": "stable_worldmodel.solver",
@@ -40,12 +40,4 @@ if TYPE_CHECKING:
     from stable_worldmodel.planning.evaluator import flat_goal_encode as flat_goal_encode
     from stable_worldmodel.solver import CEMSolver as CEMSolver
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__ = lazy_exports(__name__, _LAZY)

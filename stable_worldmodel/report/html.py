@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 from stable_worldmodel.errors import NotFoundError, require
 from stable_worldmodel.report.model import RunReport, Video
 from stable_worldmodel.report.plots import draw_curves, group_history
+from stable_worldmodel.utils.files import write_atomically
 from stable_worldmodel.utils.mappings import flatten_dict
 
 _TEMPLATE = "report.html.j2"
@@ -46,16 +46,7 @@ def write_report(report: RunReport, path: str | Path) -> Path:
 
     Parent folders are created. Raises what `render_report` raises, and OSError when `path` cannot be written.
     """
-    path = Path(path)
-    html = render_report(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_atomically(path, render_report(report).encode())
 
 
 def _data_uri(video: Video) -> str:

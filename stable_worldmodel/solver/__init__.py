@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stable_worldmodel.solver.solver import Costable, Preparable, Solver
+from stable_worldmodel.utils.lazy import lazy_exports
 
-_LAZY = {"CEMSolver": "cem"}
+_LAZY = {"CEMSolver": "stable_worldmodel.solver.cem"}
 __all__ = ["CEMSolver", "Costable", "Preparable", "Solver"]
 
 if TYPE_CHECKING:
     from stable_worldmodel.solver.cem import CEMSolver as CEMSolver
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__ = lazy_exports(__name__, _LAZY)

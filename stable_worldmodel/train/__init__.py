@@ -10,8 +10,9 @@ torch and accelerate are imported when `train` is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stable_worldmodel.utils.lazy import lazy_exports
 
 # Public name -> module.
 _LAZY = {
@@ -28,8 +29,4 @@ if TYPE_CHECKING:
     from stable_worldmodel.train.loop import TrainResult as TrainResult
     from stable_worldmodel.train.loop import train as train
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, _LAZY)

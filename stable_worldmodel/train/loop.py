@@ -20,9 +20,10 @@ from stable_worldmodel.train.learner import Learner
 from stable_worldmodel.train.logging import Row, RunLog
 from stable_worldmodel.train.meter import Meter
 from stable_worldmodel.train.state import RunState, has_state, load_state, save_state
+from stable_worldmodel.utils.files import write_json
 from stable_worldmodel.utils.mappings import flatten_dict
 from stable_worldmodel.utils.provenance import provenance
-from stable_worldmodel.wm.checkpoint import save_pretrained, write_atomically
+from stable_worldmodel.wm.checkpoint import save_pretrained
 from stable_worldmodel.wm.registry import build_model
 
 RUN_FILE = "run.json"
@@ -103,7 +104,7 @@ def _claim(out_dir: Path, config: TrainConfig, dataset: Dataset, split: Mapping[
     path = out_dir / RUN_FILE
     if not has_state(out_dir):
         out_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(run, indent=2).encode())
+        write_json(path, run)
         return run
     begun = json.loads(path.read_text())
     before = flatten_dict({name: begun.get(name) for name in identity})

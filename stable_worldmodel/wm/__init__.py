@@ -9,8 +9,9 @@ torch is imported when one of these names is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stable_worldmodel.utils.lazy import lazy_exports
 
 # Public name -> module.
 _LAZY = {
@@ -37,8 +38,4 @@ if TYPE_CHECKING:
     from stable_worldmodel.wm.registry import MODELS as MODELS
     from stable_worldmodel.wm.registry import build_model as build_model
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, _LAZY)

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 
 from stable_worldmodel.data.normalization import Scaler, scaler_from_dict
 from stable_worldmodel.errors import ContractError, NotFoundError
+from stable_worldmodel.utils.files import write_atomically
 from stable_worldmodel.wm.registry import build_model, config_from_dict
 
 if TYPE_CHECKING:
@@ -95,13 +96,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     model.load_state_dict(weights)
     scalers = {column: scaler_from_dict(values) for column, values in config["scalers"].items()}
     return Checkpoint(model.eval(), scalers, config["extra"])
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file through a temporary one beside it, so that readers never see half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _require_files(folder: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stable_worldmodel.utils.files import write_json
 from stable_worldmodel.utils.provenance import provenance
 from stable_worldmodel.utils.statistics import wilson_interval
 
@@ -44,13 +44,3 @@ class Results(dict):
         low, high = self.interval()
         wins = int(np.sum(self["episode_successes"]))
         return f"success {self['success_rate']:.1f} % [{low:.1f}, {high:.1f}] ({wins}/{self['episode_count']} episodes)"
-
-
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write JSON through a temporary file in the same directory, so that readers never see half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n")
-    partial.replace(path)
-    return path

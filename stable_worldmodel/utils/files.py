@@ -1,0 +1,25 @@
+"""Writing small files so that a reader sees the old content or the new, never half of either."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: str | Path, data: bytes) -> Path:
+    """Write `data` through a temporary file beside `path`, creating parent folders; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON, indented, by `write_atomically`."""
+    return write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
