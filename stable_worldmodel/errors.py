@@ -34,11 +34,27 @@ class MissingDependencyError(ImportError):
     """An optional package is needed and not installed; the message names the extra."""
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional `module`, or say which extra of this package installs it."""
+# Optional package -> the extra that installs it.
+EXTRAS = {
+    "accelerate": "train",
+    "av": "report",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "torch": "train",
+}
+
+
+def require(module: str, extra: str | None = None) -> ModuleType:
+    """Import an optional `module`, or raise MissingDependencyError naming the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        name = extra or EXTRAS.get((error.name or module).partition(".")[0])
+        if name is None:
+            raise
         raise MissingDependencyError(
-            f"{module!r} could not be imported ({error}); install it with: pip install 'stable-worldmodel[{extra}]'"
+            f"{error.name or module!r} could not be imported ({error}); "
+            f"install it with: pip install 'stable-worldmodel[{name}]'"
         ) from error

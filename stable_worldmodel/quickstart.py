@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stable_worldmodel.errors import ContractError
+from stable_worldmodel.errors import ContractError, require
 from stable_worldmodel.policy import PlanConfig, RandomPolicy
 from stable_worldmodel.utils.files import write_json
 from stable_worldmodel.utils.progress import Progress, ProgressTask, SilentProgress
@@ -115,6 +115,8 @@ def run(config: QuickstartConfig, progress: Progress | None = None) -> Quickstar
 
     progress = progress or SilentProgress()
     timings = Timings()
+    for package in ("accelerate", "av", "jinja2", "matplotlib"):  # needed only after minutes of work
+        require(package)
     check_device(config.device)
     config.out.mkdir(parents=True, exist_ok=True)
     with timings.measure("collect"):
@@ -138,8 +140,7 @@ def run(config: QuickstartConfig, progress: Progress | None = None) -> Quickstar
 
 def check_device(name: str) -> None:
     """ContractError unless torch knows the device and can use it here."""
-    import torch
-
+    torch = require("torch")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from stable_worldmodel.envs import resolve_id
-from stable_worldmodel.errors import ContractError, PolicyNotSetError
+from stable_worldmodel.errors import ContractError, PolicyNotSetError, require
 from stable_worldmodel.pool import EnvPool
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
 from stable_worldmodel.protocols import Policy, Writer
@@ -265,8 +265,10 @@ class World:
         """
         given = {"episodes_idx": episodes_idx, "start_steps": start_steps}
         numbers = {"goal_offset": goal_offset, "eval_budget": eval_budget}
-        if video is not None and not self._add_pixels:
-            raise ContractError("video needs frames, but this World was built with add_pixels=False")
+        if video is not None:
+            require("av")
+            if not self._add_pixels:
+                raise ContractError("video needs frames, but this World was built with add_pixels=False")
         if self.policy is None:
             raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
         seed = None if seed is None else check_seed(seed)
