@@ -289,7 +289,7 @@ def write_outputs(
         "success": {name: dataclasses.asdict(comparison) for name, comparison in comparisons.items()},
         "evaluations": {name: result.to_json() for name, result in results.items()},
         "history": trained.history,
-        "config": config.to_dict(),
+        "config": {**config.to_dict(), "training": dataclasses.asdict(training_config(config))},
         "timings": timings,
         "command": f"swm quickstart {shlex.join(command_arguments(config))}",
     }
@@ -322,12 +322,7 @@ def build_report(
     return RunReport(
         title="TwoRoom: planning with a world model learned from pixels",
         comparisons=comparisons,
-        protocol=(
-            f"{config.pairs} start and goal pairs from the {share_text(config.held_out)} of the episodes the model was "
-            f"not trained on. Each env starts at a recorded row; the goal is the frame {config.goal_offset} env steps "
-            f"later in the recording, and the agent has {config.eval_budget} env steps to come within 16 of 224 pixels "
-            "of the position it shows. Both policies get the same pairs. Intervals are Wilson's at 95 %."
-        ),
+        protocol=protocol_text(config, record["config"]["training"]["model"]["alignment_weight"]),
         history=record["history"],
         videos=pick_videos(config, results["planner"]),
         dataset=DatasetCard(
@@ -342,6 +337,18 @@ def build_report(
         config=record["config"],
         versions=record["versions"],
         git_revision=record["git_revision"],
+    )
+
+
+def protocol_text(config: QuickstartConfig, alignment_weight: float) -> str:
+    """What the numbers mean, in words."""
+    return (
+        f"{config.pairs} start and goal pairs from the {100 * config.held_out:g} % of the episodes the model was not "
+        f"trained on. Each env starts at a recorded row; the goal is the frame {config.goal_offset} env steps later in "
+        f"the recording, and the agent has {config.eval_budget} env steps to come within 16 of 224 pixels of the "
+        "position it shows. Both policies get the same pairs. Intervals are Wilson's at 95 %. The world model is a "
+        f"small LeWM; its loss has a temporal alignment term of weight {alignment_weight:g}, which the published loss "
+        "lacks."
     )
 
 
@@ -361,10 +368,6 @@ def pick_videos(config: QuickstartConfig, planned: Results) -> list[Any]:
         )
         for item in chosen
     ]
-
-
-def share_text(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 def command_arguments(config: QuickstartConfig) -> list[str]:
