@@ -111,7 +111,7 @@ class Timings(dict):
 
 def run(config: QuickstartConfig, progress: Progress | None = None) -> QuickstartResult:
     """Run all five steps and write `report.html` and `results.json` into `config.out`."""
-    from stable_worldmodel.data import load_dataset
+    from stable_worldmodel.data import load_dataset, split_episodes
 
     progress = progress or SilentProgress()
     timings = Timings()
@@ -123,6 +123,9 @@ def run(config: QuickstartConfig, progress: Progress | None = None) -> Quickstar
         progress.stage("1/4 Collecting expert episodes")
         recording = collect(config, progress)
     dataset = load_dataset(recording)
+    # The split that training will make; a dataset without usable pairs must fail before it is trained on.
+    fractions = {"train": 1 - config.held_out, "val": config.held_out}
+    held_out_pairs(config, dataset.lengths, split_episodes(dataset.num_episodes, fractions, config.seed)["val"])
     with timings.measure("train"):
         progress.stage("2/4 Training the world model")
         trained = train_model(training_config(config), recording, config.out / "model", progress)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stable_worldmodel.errors import ContractError
-from stable_worldmodel.quickstart import QuickstartConfig, command_arguments, held_out_pairs, pick_videos
+from stable_worldmodel.quickstart import QuickstartConfig, command_arguments, held_out_pairs, pick_videos, run
 from stable_worldmodel.world import Results
 
 
@@ -111,3 +111,10 @@ def test_the_report_shows_failures_too(tmp_path):
     assert [video.success for video in pick_videos(config, Results(values, {}))] == [True, True, False, False]
     values["episode_successes"] = np.ones(13, bool)
     assert [video.success for video in pick_videos(config, Results(values, {}))] == [True] * 4
+
+
+def test_a_dataset_without_usable_pairs_fails_before_training(tmp_path):
+    config = QuickstartConfig.preset("tiny", out=tmp_path, episodes=4, goal_offset=99)
+    with pytest.raises(ContractError, match="held-out episodes is longer"):
+        run(config)
+    assert not (tmp_path / "model").exists()
