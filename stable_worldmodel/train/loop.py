@@ -21,6 +21,7 @@ from stable_worldmodel.train.logging import Row, RunLog
 from stable_worldmodel.train.meter import Meter
 from stable_worldmodel.train.state import RunState, has_state, load_state, save_state
 from stable_worldmodel.utils.files import write_json
+from stable_worldmodel.utils.interrupts import InterruptGuard
 from stable_worldmodel.utils.mappings import flatten_dict
 from stable_worldmodel.utils.provenance import provenance
 from stable_worldmodel.wm.checkpoint import save_pretrained
@@ -65,15 +66,23 @@ def train(
         planned = config.epochs * clips.steps_per_epoch
         learner = Learner(config, model, total=min(planned, config.max_steps or planned))
         done = load_state(out_dir, learner.model, learner.optimizer)
-        with closing(RunLog(config.loggers, out_dir, done.history)) as log:
-            _run(learner, clips, log, done.step, out_dir, callback)
+        with closing(RunLog(config.loggers, out_dir, done.history)) as log, InterruptGuard() as guard:
+            _run(learner, clips, log, done.step, out_dir, callback, guard)
         checkpoint = save_pretrained(
             learner.model, out_dir / "checkpoint", scalers={"action": clips.scaler}, extra={"run": run}
         )
         return TrainResult(checkpoint, log.rows, clips.split)
 
 
-def _run(learner: Learner, clips: Clips, log: RunLog, done: int, out_dir: Path, callback: TrainCallback | None) -> None:
+def _run(
+    learner: Learner,
+    clips: Clips,
+    log: RunLog,
+    done: int,
+    out_dir: Path,
+    callback: TrainCallback | None,
+    guard: InterruptGuard,
+) -> None:
     """Take the steps after `done`; log, and at the end of every epoch validate and save the state."""
     total = learner.total
     batches = clips.batches(done, total)
@@ -91,6 +100,7 @@ def _run(learner: Learner, clips: Clips, log: RunLog, done: int, out_dir: Path, 
             meter = Meter()
         if callback is not None:
             callback.on_step(step, total, log.rows[-1] if log.rows else {})
+        guard.check()
 
 
 def _claim(out_dir: Path, config: TrainConfig, dataset: Dataset, split: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -95,6 +95,11 @@ class Rollout:
         self._running: dict[int, _Running] = {}  # by env
         self.env_steps = 0
 
+    @property
+    def running(self) -> dict[int, int]:
+        """Which episode each busy env is in, env -> episode number. An observer finds its episode here."""
+        return {env: running.index for env, running in self._running.items()}
+
     def __iter__(self) -> Iterator[Episode]:
         self._start_all()
         while self._running:

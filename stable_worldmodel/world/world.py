@@ -17,6 +17,7 @@ from stable_worldmodel.errors import ContractError, PolicyNotSetError, require
 from stable_worldmodel.pool import EnvPool
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
 from stable_worldmodel.protocols import Policy, Writer
+from stable_worldmodel.utils.interrupts import InterruptGuard
 from stable_worldmodel.utils.progress import Progress, open_progress
 from stable_worldmodel.world import collect as _collect
 from stable_worldmodel.world import evaluation, from_dataset
@@ -221,9 +222,16 @@ class World:
     def _record(self, writer: Writer, indices: range, seed: int | None, options: Any, progress: Any) -> None:
         if not indices:
             return
-        rollout = Rollout(self._stepper, indices, seed=seed, options=options, wanted=lambda key: True)
         policy_type = getattr(self.policy, "type", "custom")
-        with open_progress(progress) as display:
+        with InterruptGuard() as guard, open_progress(progress) as display:
+            rollout = Rollout(
+                self._stepper,
+                indices,
+                seed=seed,
+                options=options,
+                wanted=lambda key: True,
+                observers=[guard.check],
+            )
             task = display.task("collect", total=indices.stop, done=indices.start)
             for episode in _collect.write_rollout(rollout, writer, policy_type):
                 task.advance(1, steps=episode.length)
