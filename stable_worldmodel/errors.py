@@ -30,6 +30,32 @@ class NotFoundError(FileNotFoundError, ValueError, AssertionError):
     """A dataset or model that was named does not exist."""
 
 
+class EnvFault(RuntimeError):
+    """An env in a worker process kept raising, hanging or dying, however often its worker was restarted.
+
+    Attributes:
+        env: its number in the pool.
+        episode: number of the episode in the rollout, None outside of one.
+        seed: the episode's, None if it has none.
+        step: env steps it had taken.
+        trace: the worker's own traceback.
+    """
+
+    def __init__(self, reason: str, env: int, seed: int | None, step: int, trace: str, episode: int | None = None):
+        super().__init__(reason, env, seed, step, trace, episode)  # all of them, so that it can be pickled
+        self.reason = reason
+        self.env = env
+        self.seed = seed
+        self.step = step
+        self.trace = trace
+        self.episode = episode
+
+    def __str__(self) -> str:
+        episode = "" if self.episode is None else f"episode {self.episode}, "
+        where = f"env {self.env}, {episode}seed {self.seed}, step {self.step}: {self.reason}"
+        return f"{where}\n\n{self.trace.rstrip()}" if self.trace else where
+
+
 class MissingDependencyError(ImportError):
     """An optional package is needed and not installed; the message names the extra."""
 

@@ -8,12 +8,53 @@ column meets its first float.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stable_worldmodel.errors import ContractError
+
+
+class ColumnSpec(NamedTuple):
+    """What one env's value of a key looks like."""
+
+    shape: tuple[int, ...] = ()
+    dtype: Any = np.dtype(object)  # a NumPy dtype, or torch's for tensors; objects go into a list
+
+    @property
+    def is_object(self) -> bool:
+        return self.dtype == np.dtype(object)
+
+    @property
+    def is_tensor(self) -> bool:
+        return not isinstance(self.dtype, np.dtype)
+
+    def joined(self, other: ColumnSpec, where: str) -> ColumnSpec:
+        """The spec that holds both: integers become floats; any other difference raises ContractError."""
+        if self == other or self.is_object:
+            return self
+        if other.is_object or self.shape != other.shape:
+            found = "an object" if other.is_object else other.shape
+            raise ContractError(f"{where}: shape changed, expected {self.shape}, found {found}")
+        if self.is_tensor or other.is_tensor:
+            raise ContractError(f"{where}: expected {self.dtype}, found {other.dtype}")
+        wider = np.promote_types(self.dtype, other.dtype)
+        becomes_float = wider.kind == "f" and self.dtype.kind in "iuf" and other.dtype.kind in "iuf"
+        if not becomes_float and self.dtype.kind != other.dtype.kind:
+            raise ContractError(f"{where}: dtype changed, expected {self.dtype}, found {other.dtype}")
+        return ColumnSpec(self.shape, wider)
+
+
+OBJECT = ColumnSpec()
+Layout = dict[str, ColumnSpec]
+
+
+def spec_of(value: Any) -> ColumnSpec:
+    """The spec of the column that a first `value` opens."""
+    if not _is_numeric(value):
+        return OBJECT
+    return ColumnSpec(tuple(np.shape(value)), value.dtype if _torch_of(value) is not None else _storage_dtype(value))
 
 
 class InfoBuffer:
@@ -27,8 +68,13 @@ class InfoBuffer:
     def __init__(self, num_envs: int, stacked: bool = False):
         self.num_envs = num_envs
         self.data: dict[str, Any] = {}
+        self.changed = False  # whether a column was added or widened; whoever acts on it sets it back
         self._stacked = stacked
         self._columns: dict[str, _ArrayColumn | _ListColumn] = {}
+
+    @property
+    def layout(self) -> Layout:
+        return {key: column.spec for key, column in self._columns.items()}
 
     def start(self, infos: list[dict[str, Any]]) -> None:
         """Forget everything and allocate for a full reset. Keys are the union over the envs."""
@@ -43,36 +89,56 @@ class InfoBuffer:
         for key, value in info.items():
             column = columns.get(key)
             if column is None:
-                column = self._add(key, value)
+                column = self._add(key, spec_of(value))
             if not column.write(env, value):
-                self._widen(key, env, value)
+                wider = column.spec.joined(spec_of(value), f"info key {key!r} of env {env}")
+                self._add(key, wider).write(env, value)
         if len(info) != len(columns):
             for key in columns.keys() - info.keys():
                 columns[key].clear(env)
 
-    def _add(self, key: str, value: Any) -> _ArrayColumn | _ListColumn:
+    def move(self, layout: Layout, arrays: Mapping[str, np.ndarray], keep: bool = False) -> None:
+        """Continue in `arrays` (N, T, ...), one per key of `layout` that is no list, with the values held so far.
+
+        Args:
+            keep: take the values found in `arrays` instead.
+        """
+        for key, spec in layout.items():
+            self._add(key, spec, arrays.get(key), keep)
+        self.changed = False
+
+    def _add(self, key: str, spec: ColumnSpec, array: Any = None, keep: bool = False) -> _ArrayColumn | _ListColumn:
+        """Open the column `key`, or reopen it with another spec or storage, its values carried over."""
         column: _ArrayColumn | _ListColumn
-        if value is None or not _is_numeric(value):
+        if spec.is_object:
             column = _ListColumn(self.num_envs)
         else:
-            column = _ArrayColumn(self.num_envs, value, self._stacked)
+            column = _ArrayColumn(spec, allocate(spec, self.num_envs, self._stacked) if array is None else array)
+        column.attach(self._stacked)
+        if not keep:
+            column.fill(self._columns.get(key))
         self._columns[key] = column
         self.data[key] = column.data
+        self.changed = True
         return column
-
-    def _widen(self, key: str, env: int, value: Any) -> None:
-        """Promote an integer column to float, or say what is wrong with `value`."""
-        column = self._columns[key]
-        column.widen(value, f"info key {key!r} of env {env}")
-        self.data[key] = column.data
-        column.write(env, value)
 
 
 class _ListColumn:
     """Strings, objects and None: one Python object per env."""
 
+    spec = OBJECT
+
     def __init__(self, num_envs: int):
         self.data: list[Any] = [None] * num_envs
+
+    def attach(self, stacked: bool) -> None:
+        return
+
+    def fill(self, old: _ArrayColumn | _ListColumn | None) -> None:
+        if isinstance(old, _ListColumn):
+            self.data[:] = old.data
+        elif old is not None:
+            self.data[:] = [np.copy(row) for row in old.data]
 
     def write(self, env: int, value: Any) -> bool:
         self.data[env] = value
@@ -81,31 +147,22 @@ class _ListColumn:
     def clear(self, env: int) -> None:
         self.data[env] = None
 
-    def widen(self, value: Any, where: str) -> None:
-        raise ContractError(f"{where}: cannot store {type(value).__name__}")
-
 
 class _ArrayColumn:
     """Numbers, arrays and tensors of one shape. `_rows[env]` is where an env's value goes."""
 
-    def __init__(self, num_envs: int, example: Any, stacked: bool):
-        self._stacked = stacked
-        self._shape = tuple(np.shape(example))
-        shape = (num_envs, *self._shape) if stacked else (num_envs, 1, *self._shape)
-        torch = _torch_of(example)
-        if torch is not None:
-            self.data: Any = torch.zeros(shape, dtype=example.dtype)
-        else:
-            self.data = np.zeros(shape, _storage_dtype(example))
-        self._adopt(self.data)
-        for env in range(num_envs):
-            self.clear(env)
+    def __init__(self, spec: ColumnSpec, data: Any):
+        self.spec = spec
+        self.data = as_column(spec, data)
 
-    def _adopt(self, data: Any) -> None:
-        self.data = data
-        self._rows = data if self._stacked or not self._shape else data[:, 0]
-        self._fill = np.nan if _is_floating(data) else 0
+    def attach(self, stacked: bool) -> None:
+        self._shape = self.spec.shape
+        self._rows = self.data if stacked or not self._shape else self.data[:, 0]
+        self._fill = np.nan if _is_floating(self.data) else 0
         self._scalar_types: dict[type, bool] = {}  # which scalar types this dtype can hold
+
+    def fill(self, old: _ArrayColumn | _ListColumn | None) -> None:
+        self.data[:] = self._fill if old is None or isinstance(old, _ListColumn) else old.data
 
     def write(self, env: int, value: Any) -> bool:
         """Store and return True; False when the value does not fit this column's shape or dtype."""
@@ -123,27 +180,31 @@ class _ArrayColumn:
         return fits
 
     def _fits(self, value: Any) -> bool:
-        if not _is_numeric(value) or tuple(np.shape(value)) != self._shape:
+        found = spec_of(value)
+        if found.is_object or found.shape != self._shape:
             return False
-        if _torch_of(value) is not None or _torch_of(self.data) is not None:
-            return getattr(value, "dtype", None) == self.data.dtype
-        return bool(np.can_cast(_storage_dtype(value), self.data.dtype, "safe"))
+        if found.is_tensor or self.spec.is_tensor:
+            return found == self.spec
+        return bool(np.can_cast(found.dtype, self.data.dtype, "safe"))
 
     def clear(self, env: int) -> None:
         self._rows[env] = self._fill
 
-    def widen(self, value: Any, where: str) -> None:
-        """Turn integers into floats for a value that needs it; raise ContractError for any other mismatch."""
-        found = tuple(np.shape(value)) if _is_numeric(value) else type(value).__name__
-        if found != self._shape:
-            raise ContractError(f"{where}: shape changed, expected {self._shape}, found {found}")
-        if _torch_of(value) is not None or _torch_of(self.data) is not None:
-            raise ContractError(f"{where}: expected {self.data.dtype}, found {getattr(value, 'dtype', type(value))}")
-        old, new = self.data.dtype, _storage_dtype(value)
-        joined = np.promote_types(old, new)
-        if not (joined.kind == "f" and old.kind in "iuf" and new.kind in "iuf") and not old.kind == new.kind:
-            raise ContractError(f"{where}: dtype changed, expected {old}, found {new}")
-        self._adopt(self.data.astype(joined))
+
+def column_shape(spec: ColumnSpec, num_envs: int, stacked: bool) -> tuple[int, ...]:
+    return (num_envs, *spec.shape) if stacked else (num_envs, 1, *spec.shape)
+
+
+def allocate(spec: ColumnSpec, num_envs: int, stacked: bool) -> Any:
+    """Memory of this process for one column."""
+    shape = column_shape(spec, num_envs, stacked)
+    return sys.modules["torch"].zeros(shape, dtype=spec.dtype) if spec.is_tensor else np.zeros(shape, spec.dtype)
+
+
+def as_column(spec: ColumnSpec, data: Any) -> Any:
+    """`data` as users see it: a tensor over the same memory if the envs give tensors."""
+    is_array = isinstance(data, np.ndarray)
+    return sys.modules["torch"].from_numpy(data) if spec.is_tensor and is_array else data
 
 
 def _torch_of(value: Any) -> Any:
@@ -167,12 +228,3 @@ def _storage_dtype(value: Any) -> np.dtype:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.dtype
     return np.dtype({bool: bool, int: np.int64, float: np.float64}[type(value)])
-
-
-def common_value(values: Iterable[Any], what: str) -> Any:
-    """The single value all entries share; ContractError naming the first that differs."""
-    entries = list(values)
-    for index, entry in enumerate(entries[1:], start=1):
-        if entry != entries[0]:
-            raise ContractError(f"{what}: env 0 has {entries[0]}, env {index} has {entry}; they must agree")
-    return entries[0]
