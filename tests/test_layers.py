@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wm",),
     ("data",),
     ("pool",),
-    ("wrappers",),
+    ("wrapper", "wrappers"),
     ("envs",),
     ("spaces",),
     ("buffer", "utils", "protocols"),

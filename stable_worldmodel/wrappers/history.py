@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import Any
 
@@ -15,8 +16,9 @@ from stable_worldmodel.wrappers.base import Info, InfoWrapper
 class StackedWrapper(InfoWrapper):
     """Replaces info values by their last `history_size` ones, `frameskip` steps apart, newest last.
 
-    At reset the history is filled with the first value. Numbers and arrays become arrays (T, ...), anything else a
-    list of T. Control keys (leading underscore) are left alone; a key missing in a step repeats its last value.
+    At reset the history is filled with the first value. Numbers and arrays become arrays (T, ...), tensors a tensor,
+    anything else a list of T. Control keys (leading underscore) are left alone; a key missing in a step repeats its
+    last value.
 
     Args:
         key: one key, a list of keys, or None for every key.
@@ -57,6 +59,9 @@ class StackedWrapper(InfoWrapper):
 
 def _stack(values: list) -> Any:
     first = values[0]
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(first, torch.Tensor):
+        return torch.stack(values)
     if isinstance(first, (np.ndarray, np.generic, bool, int, float)):
         return np.stack([np.asarray(value) for value in values])
     return values
