@@ -1,4 +1,4 @@
-"""Policies: what a pool of envs does next. Torch is imported only when WorldModelPolicy is used."""
+"""Policies: what a pool of envs does next. Torch is imported only when one that runs a model is used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from stable_worldmodel.policy.random import RandomPolicy
 from stable_worldmodel.protocols import Transformable
 from stable_worldmodel.utils.lazy import lazy_exports
 
-_LAZY = {"WorldModelPolicy": "stable_worldmodel.policy.world_model"}
+_LAZY = {
+    "AutoCostModel": "stable_worldmodel.policy.auto",
+    "FeedForwardPolicy": "stable_worldmodel.policy.feed_forward",
+    "WorldModelPolicy": "stable_worldmodel.policy.world_model",
+}
 __all__ = [
     "ACTION_HISTORY_KEY",
+    "AutoCostModel",
     "BasePolicy",
     "ExpertPolicy",
+    "FeedForwardPolicy",
     "PlanConfig",
     "Policy",
     "RandomPolicy",
@@ -24,6 +30,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from stable_worldmodel.policy.auto import AutoCostModel as AutoCostModel
+    from stable_worldmodel.policy.feed_forward import FeedForwardPolicy as FeedForwardPolicy
     from stable_worldmodel.policy.world_model import WorldModelPolicy as WorldModelPolicy
 
 __getattr__ = lazy_exports(__name__, _LAZY)

@@ -35,6 +35,17 @@ def prepare_info(info: Info, process: Process, transform: Transform) -> Info:
     return prepared
 
 
+def live_envs(info: Info, num_envs: int) -> np.ndarray:
+    """Which envs act, bool (N,): those in `_active`; without it those that `terminated` and `truncated` do not end."""
+    if info.get("_active") is not None:
+        return np.asarray(info["_active"], bool)
+    ended = np.zeros(num_envs, bool)
+    for key in ("terminated", "truncated"):
+        if key in info:
+            ended |= np.asarray(info[key]).reshape(num_envs, -1)[:, -1].astype(bool)
+    return ~ended
+
+
 def apply_scaler(scale: Callable[[np.ndarray], Any], key: str, value: Any) -> np.ndarray:
     """Scale an array (n, d) or (n, T, ..., d) as rows, and restore its shape."""
     if not isinstance(value, np.ndarray):
@@ -44,7 +55,7 @@ def apply_scaler(scale: Callable[[np.ndarray], Any], key: str, value: Any) -> np
 
 
 def _channels_first(key: str, value: np.ndarray) -> np.ndarray:
-    is_image = key.startswith(("pixels", "goal")) and value.dtype == np.uint8 and value.ndim >= 4
+    is_image = key.startswith(("pixels", "goal")) and value.dtype == np.uint8 and value.ndim == 5
     if not is_image or value.shape[-1] not in (1, 3, 4):
         return value
     return np.moveaxis(value, -1, -3)

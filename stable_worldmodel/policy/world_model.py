@@ -15,7 +15,7 @@ from stable_worldmodel.buffer import HistoryBuffer
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.policy.base import BasePolicy
 from stable_worldmodel.policy.config import ACTION_HISTORY_KEY, PlanConfig
-from stable_worldmodel.policy.prepare import Process, Transform, apply_scaler, prepare_info
+from stable_worldmodel.policy.prepare import Process, Transform, apply_scaler, live_envs, prepare_info
 from stable_worldmodel.protocols import Info, Solver
 from stable_worldmodel.solver.common import select_rows
 
@@ -109,7 +109,7 @@ class WorldModelPolicy(BasePolicy):
             self._flush(np.flatnonzero(info_dict["_needs_flush"]))
         if self._history is not None:
             self._remember(self._history, info_dict)
-        live = _live_envs(info_dict, len(self._cursor))
+        live = live_envs(info_dict, len(self._cursor))
         waiting = np.flatnonzero(live & (self._cursor == self.flatten_receding_horizon))
         if len(waiting):
             self._replan(info_dict, waiting)
@@ -202,17 +202,6 @@ class WorldModelPolicy(BasePolicy):
             # Scalers pass NaN through, but some refuse infinity.
             ends = np.asarray(scaler.transform(np.where(finite, ends, np.nan)), np.float64)
         return np.where(finite[0], ends[0], -np.inf), np.where(finite[1], ends[1], np.inf)
-
-
-def _live_envs(info: Info, num_envs: int) -> np.ndarray:
-    """Which envs act, bool (N,)."""
-    if info.get("_active") is not None:
-        return np.asarray(info["_active"], bool)
-    ended = np.zeros(num_envs, bool)
-    for key in ("terminated", "truncated"):
-        if key in info:
-            ended |= np.asarray(info[key]).reshape(num_envs, -1)[:, -1].astype(bool)
-    return ~ended
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:

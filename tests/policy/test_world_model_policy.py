@@ -6,7 +6,9 @@ from pool_stub import PoolStub, ScriptedSolver, box_pool
 
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
+from stable_worldmodel.policy.prepare import prepare_info
 from stable_worldmodel.solver import CEMSolver
+from stable_worldmodel.world import World
 
 
 class Affine:
@@ -261,3 +263,170 @@ def test_the_wrong_solver_or_plan_is_refused():
 
     with pytest.raises(ContractError, match=r"expected \(2, 3, 4\)"):
         attached(solver=Short()).get_action(info_of(2))
+
+
+class TestImages:
+    """Grey, colour and RGBA frames, one view or several, reach the solver channel-first, and their goals with them."""
+
+    VIEWS = ("pixels", "goal", "pixels.front", "pixels.1", "goal_pixels.front", "goal_pixels.1")
+
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_of_every_view_and_channel_count_become_channel_first(self, channels):
+        frames = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 6, channels), np.uint8)
+        policy = attached(transform={"goal_pixels.1": lambda image: image[:, ::2].float()})
+        policy.get_action(info_of(2, **dict.fromkeys(self.VIEWS, frames)))
+        seen = policy.solver.calls[0]["info"]
+        for view in self.VIEWS[:-1]:
+            assert seen[view].dtype == torch.uint8
+            np.testing.assert_array_equal(seen[view].numpy(), np.moveaxis(frames, -1, -3))
+        assert seen["goal_pixels.1"].shape == (2, 1, channels, 4, 6)
+
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_that_a_world_draws_in_grey_or_rgba_too(self, channels):
+        solver = ScriptedSolver()
+        with World("toy/Walk-v0", 2, (8, 6, channels), verbose=0) as world:
+            world.set_policy(WorldModelPolicy(solver, PlanConfig(2, 2)))
+            world.reset(seed=0)
+            world.step()
+        for key in ("pixels", "goal"):
+            assert solver.calls[0]["info"][key].shape == (2, 1, channels, 8, 6)
+
+    def test_of_several_views_have_a_history(self):
+        keys = ("pixels.front", "pixels.side")
+        policy = attached(config=PlanConfig(2, 1, history_len=2), history_keys=keys)
+        for t in range(2):
+            frames = np.full((2, 1, 4, 5, 3), t, np.uint8)
+            policy.get_action(info_of(2, action=np.zeros((2, 1, 2)), **dict.fromkeys(keys, frames)))
+        for key in keys:
+            seen = policy.solver.calls[1]["info"][key]
+            assert seen.shape == (2, 2, 3, 4, 5)
+            assert seen[:, :, 0, 0, 0].tolist() == [[0, 1], [0, 1]]
+
+    def test_are_not_seen_in_small_matrices_of_bytes(self):
+        board = np.zeros((2, 1, 5, 3), np.uint8)
+        assert prepare_info({"goal_board": board}, {}, {})["goal_board"].shape == (2, 1, 5, 3)
+
+
+class TestDiscreteActions:
+    @pytest.mark.parametrize("space", [gym.spaces.Discrete(9), gym.spaces.MultiDiscrete([9, 9])])
+    def test_are_queued_in_blocks_and_the_tail_stays_integer(self, space):
+        pool = PoolStub(space, 2)
+        size = int(np.prod(space.shape))
+        policy = attached(pool, CountingSolver(), PlanConfig(3, 1, action_block=2), process={"action": Affine()})
+        taken = [policy.get_action(info_of(2)).reshape(2, size) for _ in range(4)]
+        expected = np.arange(2 * size).reshape(2, size)
+        for t in range(4):  # the second plan is the first one moved by a macro step, as the warm start says
+            np.testing.assert_array_equal(taken[t], [expected[t % 2] + 2 * size * (t // 2)] * 2)
+            assert taken[t].dtype.kind == "i"
+
+    def test_drive_a_world(self):
+        solver = ScriptedSolver(torch.int64, scale=1)
+        with World("toy/Coin-v0", 2, add_pixels=False, max_episode_steps=4, goal_conditioned=False, verbose=0) as world:
+            world.set_policy(WorldModelPolicy(solver, PlanConfig(1, 1)))
+            world.reset(seed=0)
+            world.step()
+            assert world.infos["action"].tolist() == [[1], [1]]
+
+
+class CountingSolver(ScriptedSolver):
+    """Plans 0, 1, 2, …; or goes on from where its warm start begins."""
+
+    def solve(self, info, init_action=None, *, keys=None):
+        steps = torch.arange(self.horizon * self.action_dim).reshape(1, self.horizon, -1).repeat(len(keys), 1, 1)
+        return {"actions": steps if init_action is None else steps + init_action[:, :1, :1]}
+
+
+class Homing(torch.nn.Module):
+    """Drives the walker to the origin; what it looked back on counts a little too. Fails when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.fail_after = None
+
+    def get_cost(self, info, candidates):
+        if self.fail_after is not None:
+            self.fail_after -= 1
+            if self.fail_after < 0:
+                raise RuntimeError("the model broke")
+        end = info["state"][:, -1:] + candidates.sum(dim=2)
+        past = 0.1 * info["state"].sum(dim=(1, 2)) + info.get("action_history", torch.zeros(1, 1, 1)).sum(dim=(1, 2))
+        return (end - 0.1 * past[:, None, None]).square().sum(dim=2)
+
+
+class TestInAWorld:
+    KEYS = ("state", "action")
+
+    def policy(self, solver=None, config=None, **kwargs):
+        solver = solver or CEMSolver(cost=Homing(), num_samples=16, n_steps=2, topk=4)
+        config = config or PlanConfig(horizon=4, receding_horizon=2, history_len=2, action_block=1)
+        return WorldModelPolicy(solver, config, history_keys=("state",), **kwargs)
+
+    def world(self, num_envs=3):
+        return World("toy/Walk-v0", num_envs, (8, 8), verbose=0)
+
+    def evaluate(self, world, seed=0):
+        results = world.evaluate(episodes=7, seed=seed, eval_keys=self.KEYS)
+        return [results[key].tolist() for key in (*self.KEYS, "episode_lengths")]
+
+    def reference(self, seed=0):
+        with self.world() as world:
+            world.set_policy(self.policy())
+            return self.evaluate(world, seed)
+
+    def test_evaluating_twice_gives_the_same_episodes_bit_for_bit(self):
+        with self.world() as world:
+            world.set_policy(self.policy())
+            runs = [self.evaluate(world, seed) for seed in (0, 0, 50, 0)]
+        assert runs[0] == runs[1] == runs[3] == self.reference()
+        assert runs[2] != runs[0]
+
+    @pytest.mark.parametrize("calls", range(1, 60, 7))
+    def test_nothing_is_left_of_a_run_that_broke_off(self, calls):
+        policy = self.policy()
+        with self.world() as world:
+            world.set_policy(policy)
+            policy.solver.cost.fail_after = calls
+            with pytest.raises(RuntimeError, match="the model broke"):
+                world.evaluate(episodes=7, seed=900)
+            policy.solver.cost.fail_after = None
+            assert self.evaluate(world) == self.reference()
+
+    def test_nothing_is_left_of_steps_by_hand_or_of_another_world(self):
+        policy = self.policy()
+        with self.world() as world, self.world(5) as other:
+            for used in (world, other):
+                used.set_policy(policy)
+                used.reset(seed=123)
+                for _ in range(3):
+                    used.step()
+            world.set_policy(policy)
+            assert self.evaluate(world) == self.reference()
+
+    def test_every_episode_starts_with_a_plan_of_its_own_whatever_the_others_are_in_the_middle_of(self):
+        for num_envs in (1, 3, 7):
+            solver = ScriptedSolver()
+            with self.world(num_envs) as world:
+                world.set_policy(self.policy(solver, PlanConfig(3, 2, action_block=2)))
+                results = world.evaluate(episodes=7, seed=40)
+            decisions = [tuple(key) for call in solver.calls for key in call["keys"]]
+            expected = [
+                (40 + episode, plan)
+                for episode, length in enumerate(results["episode_lengths"])
+                for plan in range(-(-length // 4))  # no plan after the end
+            ]
+            assert sorted(decisions) == expected
+            cold = [key for call in solver.calls if call["init_action"] is None for key in call["keys"]]
+            assert sorted(cold) == [[40 + episode, 0] for episode in range(7)]
+
+    def test_transforms_run_once_per_frame_that_is_planned_on(self):
+        seen = []
+        solver = ScriptedSolver()
+        policy = self.policy(
+            solver, PlanConfig(2, 2, action_block=2), transform={"pixels": lambda image: seen.append(1) or image}
+        )
+        with self.world() as world:
+            world.set_policy(policy)
+            results = world.evaluate(episodes=7, seed=0)
+        plans = sum(len(call["keys"]) for call in solver.calls)
+        assert len(seen) == plans
+        assert plans < results["episode_lengths"].sum()
