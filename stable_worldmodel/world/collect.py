@@ -14,6 +14,7 @@ from stable_worldmodel.errors import ContractError
 from stable_worldmodel.protocols import Writer
 from stable_worldmodel.utils.provenance import package_versions
 from stable_worldmodel.world.episode import Episode
+from stable_worldmodel.world.identity import describe, describe_policy
 from stable_worldmodel.world.rollout import Rollout
 from stable_worldmodel.world.stepper import Stepper
 
@@ -77,13 +78,6 @@ def run_metadata(stepper: Stepper, env: dict[str, Any], seed: int | None, option
         "env": env,
         "policy": describe_policy(stepper.policy),
         "seed": seed,
-        "options": repr(options) if options is not None else None,
+        "options": describe(options),
         "versions": package_versions(),
     }
-
-
-def describe_policy(policy: Any) -> dict[str, Any]:
-    """Type of a policy and its public scalar attributes, such as noise levels and seeds."""
-    simple = (bool, int, float, str, type(None))
-    values = {k: v for k, v in vars(policy).items() if not k.startswith("_") and k != "env" and isinstance(v, simple)}
-    return {"type": getattr(policy, "type", "custom"), "class": type(policy).__name__, **values}

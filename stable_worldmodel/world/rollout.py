@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from stable_worldmodel.errors import ContractError, PolicyNotSetError
+from stable_worldmodel.errors import ContractError, EnvFault, PolicyNotSetError
 from stable_worldmodel.protocols import Info
 from stable_worldmodel.world.episode import SUCCESS_KEYS, Episode, Recorder, newest, success_flag
 from stable_worldmodel.world.stepper import Stepper
@@ -45,7 +45,8 @@ class Rollout:
         stepper: pool and policy.
         indices: episode numbers, ascending. Not "the first to finish", which would favour short episodes.
         seed: base seed; episode k gets `seed + k`. None leaves episodes unseeded.
-        options: reset options: one mapping for all, or a sequence of N; episode k uses item k mod N.
+        options: reset options: one mapping for all, a sequence with one item per episode number up to the last, or a
+            sequence of N, of which episode k uses item k mod N.
         max_steps: episodes still running after this many env steps end there, neither terminated nor truncated.
         mode: 'auto' starts the next episode as soon as an env is free; 'wait' runs one episode per env and leaves
             finished envs frozen.
@@ -79,6 +80,11 @@ class Rollout:
             raise ContractError(f"mode='wait' runs one episode per env: {len(indices)} episodes, {num_envs} envs")
         if max_steps is not None and max_steps < 1:
             raise ContractError(f"max_steps={max_steps}: expected an integer >= 1")
+        if isinstance(options, (list, tuple)) and len(options) not in (num_envs, max(indices, default=-1) + 1):
+            raise ContractError(
+                f"options has {len(options)} items: expected one per env ({num_envs}) or per episode "
+                f"({max(indices, default=-1) + 1})"
+            )
         self._stepper = stepper
         self._waiting = deque(indices)
         self._order = deque(indices)
@@ -100,7 +106,20 @@ class Rollout:
         """Which episode each busy env is in, env -> episode number. An observer finds its episode here."""
         return {env: running.index for env, running in self._running.items()}
 
+    @property
+    def held_back(self) -> Collection[Episode]:
+        """Finished episodes that wait for an older one."""
+        return self._done.values()
+
     def __iter__(self) -> Iterator[Episode]:
+        try:
+            yield from self._run()
+        except EnvFault as fault:
+            running = self._running.get(fault.env)
+            fault.episode = None if running is None else running.index
+            raise
+
+    def _run(self) -> Iterator[Episode]:
         self._start_all()
         while self._running:
             stepped = self._stepper.step(self._mask())
@@ -151,7 +170,8 @@ class Rollout:
 
     def _reset_arguments(self) -> tuple[list[int | None], list[Any]]:
         num_envs = self._stepper.pool.num_envs
-        seeds: list[int | None] = [None] * num_envs
+        # Idle envs are seeded too: an episode without a seed could not be repeated if its worker is lost.
+        seeds: list[int | None] = [self._seed] * num_envs
         options: list[Any] = [None] * num_envs
         for env, running in self._running.items():
             seeds[env] = running.seed
@@ -193,7 +213,8 @@ class Rollout:
 
     def _complete(self, env: int, running: _Running) -> Episode:
         stepper = self._stepper
-        logger.debug("episode %d ended after %d steps in env %d", running.index, running.length, env)
+        level = logging.INFO if stepper.log_episodes else logging.DEBUG
+        logger.log(level, "episode %d ended after %d steps in env %d", running.index, running.length, env)
         return Episode(
             index=running.index,
             seed=running.seed,
@@ -203,9 +224,14 @@ class Rollout:
             terminated=bool(stepper.terminateds[env]),
             truncated=bool(stepper.truncateds[env]),
             columns=running.recorder.columns(),
-            final={key: copy.copy(newest(value, env)) for key, value in stepper.infos.items() if key[0] != "_"},
+            final={key: _own(newest(value, env)) for key, value in stepper.infos.items() if key[0] != "_"},
         )
 
     def _in_order(self) -> Iterator[Episode]:
         while self._order and self._order[0] in self._done:
             yield self._done.pop(self._order.popleft())
+
+
+def _own(value: Any) -> Any:
+    """A copy of an info value, which the pool will overwrite."""
+    return value.clone() if hasattr(value, "clone") else copy.copy(value)

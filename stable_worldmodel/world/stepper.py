@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from stable_worldmodel.errors import ContractError, PolicyNotSetError
+from stable_worldmodel.pool import Pool
 from stable_worldmodel.protocols import Info, Policy
 
 
@@ -17,8 +18,10 @@ class Stepper:
     Envs that end stay frozen until they are reset; nothing is reset automatically.
     """
 
-    def __init__(self, pool: Any):
+    def __init__(self, pool: Pool, log_episodes: bool = False, on_first_reset: Callable[[], None] | None = None):
         self.pool = pool
+        self._on_first_reset = on_first_reset
+        self.log_episodes = log_episodes
         self.policy: Policy | None = None
         self.states: Any = None
         self.rewards: Any = None  # arrays (N,) from the first reset on
@@ -40,7 +43,8 @@ class Stepper:
         num_envs = self.pool.num_envs
         chosen = np.ones(num_envs, bool) if mask is None else mask
         self.states, self.infos = self.pool.reset(seed=list(seeds), options=options, mask=mask)
-        if not self.was_reset or mask is None:
+        first = not self.was_reset
+        if first or mask is None:
             self.rewards = np.zeros(num_envs)
             self.terminateds = np.zeros(num_envs, bool)
             self.truncateds = np.zeros(num_envs, bool)
@@ -49,6 +53,8 @@ class Stepper:
         self.alive |= chosen
         self._needs_flush |= chosen
         self._announce(np.flatnonzero(chosen), seeds)
+        if first and self._on_first_reset is not None:
+            self._on_first_reset()
 
     def _announce(self, env_indices: np.ndarray, seeds: Sequence[int | None]) -> None:
         hook = getattr(self.policy, "reset", None)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stable_worldmodel.errors import ContractError, require
+from stable_worldmodel.errors import ContractError, MissingKeyError, require
+from stable_worldmodel.protocols import Info
+from stable_worldmodel.wrappers.images import is_image
+
+if TYPE_CHECKING:
+    from stable_worldmodel.world.rollout import Rollout
+
+# Draws row t of an episode: (infos, env, episode number, t) -> frame (H, W, C).
+Draw = Callable[[Info, int, int, int], np.ndarray]
 
 EXTENSIONS = ("mp4", "gif")
 _LABEL_HEIGHT, _LABEL_SIZE = 24, 16  # pixels
@@ -86,6 +95,93 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int = 15) -
     with VideoWriter(path, fps) as video:
         for frame in frames:
             video.write(frame)
+
+
+class EpisodeVideos:
+    """One MP4 per episode, written while the episodes run, so that no frames are kept.
+
+    `<stem>_<episode>.mp4` is there once the episode is complete. Until then its frames go to
+    `<stem>_<episode>.unfinished.mp4`, which stays, closed and playable, if the run breaks off.
+
+    Args:
+        directory: None writes nothing.
+        draw: the frame of one row.
+    """
+
+    def __init__(self, directory: Path | None, stem: str, draw: Draw, fps: int = 15):
+        self._directory = directory
+        self._stem = stem
+        self._draw = draw
+        self._fps = fps
+        self._rollout: Rollout | None = None
+        self._open: dict[int, tuple[VideoWriter, int]] = {}  # by episode: its file, and how many frames are in it
+
+    def lacks(self, episode: int) -> bool:
+        """Whether the file of a complete episode is missing."""
+        return self._directory is not None and not self._path(episode).exists()
+
+    def write(self, rollout: Rollout, infos: Info, mask: np.ndarray) -> None:
+        """Add one frame to the video of every episode in the envs of `mask`; to be called by a rollout observer."""
+        if self._directory is None:
+            return
+        self._rollout = rollout
+        self.settle()
+        running = rollout.running
+        for env in np.flatnonzero(mask).tolist():
+            episode = running[env]
+            if episode not in self._open:
+                self._path(episode).unlink(missing_ok=True)  # of an earlier run
+                self._open[episode] = VideoWriter(self._path(episode).with_suffix(".unfinished.mp4"), self._fps), 0
+            video, t = self._open[episode]
+            video.write(self._draw(infos, env, episode, t))
+            self._open[episode] = video, t + 1
+
+    def settle(self) -> None:
+        """Close and name the files of episodes that ended."""
+        if self._rollout is None:
+            return
+        for episode in self._open.keys() - set(self._rollout.running.values()):
+            video, _ = self._open.pop(episode)
+            video.close()
+            video.path.replace(self._path(episode))
+
+    def _path(self, episode: int) -> Path:
+        return Path(self._directory or ".") / f"{self._stem}_{episode}.mp4"
+
+    def __enter__(self) -> EpisodeVideos:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.ExitStack() as closing:
+            for video, _ in self._open.values():
+                closing.callback(video.close)
+            closing.callback(self.settle)  # runs first
+
+
+def image_views(names: str | Sequence[str], images: Collection[str]) -> list[str]:
+    """The keys that `names` mean among the image keys `images`; MissingKeyError for one that is none of them.
+
+    A name that is no key itself stands for all its views: `pixels` for `pixels.front` and `pixels.top`.
+    """
+    chosen: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
+        views = [name] if name in images else [key for key in images if key.startswith(f"{name}.")]
+        if not views:
+            raise MissingKeyError(f"no image {name!r}; there are {sorted(images)}")
+        chosen += views
+    return chosen
+
+
+def info_images(infos: Info) -> list[str]:
+    """Keys of stacked infos (N, T, H, W, C) that hold images."""
+    return [key for key, value in infos.items() if np.ndim(value) == 5 and is_image(value[0, -1])]
+
+
+def stack_views(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images one below the other, as RGB; narrower ones get a black margin on the right."""
+    tiles = [to_rgb(image) for image in images]
+    width = max(tile.shape[1] for tile in tiles)
+    return np.concatenate([np.pad(tile, ((0, 0), (0, width - tile.shape[1]), (0, 0))) for tile in tiles])
 
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:

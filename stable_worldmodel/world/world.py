@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from stable_worldmodel.envs import resolve_id
 from stable_worldmodel.errors import ContractError, PolicyNotSetError, require
-from stable_worldmodel.pool import EnvPool
+from stable_worldmodel.pool import TIMEOUT, make_pool
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
 from stable_worldmodel.protocols import Policy, Writer
 from stable_worldmodel.utils.interrupts import InterruptGuard
 from stable_worldmodel.utils.progress import Progress, open_progress
 from stable_worldmodel.world import collect as _collect
-from stable_worldmodel.world import evaluation, from_dataset
+from stable_worldmodel.world import evaluation, from_dataset, recording
+from stable_worldmodel.world.identity import describe, describe_policy, policy_content
+from stable_worldmodel.world.partial import check_dump_every
 from stable_worldmodel.world.results import Results
 from stable_worldmodel.world.rollout import Rollout
 from stable_worldmodel.world.stepper import Stepper
-from stable_worldmodel.wrappers import MegaWrapper
+from stable_worldmodel.wrappers import MegaWrapper, add_success
 from stable_worldmodel.wrappers.images import parse_image_shape
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ class World:
         add_pixels: render; with False nothing is drawn.
         seed: used only when the first step comes before any reset.
         history_size, frame_skip: length of the time axis T of the infos, and the env steps between its entries.
+        backend: 'sync' steps the envs in this process, 'process' in worker processes, 'auto' in whichever is faster
+            (see `pool.make_pool`). Results do not depend on it.
+        workers, timeout: number of worker processes, and seconds after which a silent one is replaced (ProcessPool).
         verbose: 0 silent, 1 log the spaces, 2 log every episode end.
         **kwargs: passed to the env's constructor.
 
@@ -74,6 +79,9 @@ class World:
         seed: int = DEFAULT_SEED,
         history_size: int = 1,
         frame_skip: int = 1,
+        backend: str = "auto",
+        workers: int | None = None,
+        timeout: float | None = TIMEOUT,
         verbose: int = 1,
         **kwargs: Any,
     ):
@@ -92,27 +100,28 @@ class World:
         self._add_pixels = add_pixels
         self._goal_conditioned = goal_conditioned
         self._verbose = verbose
-        mega = functools.partial(
-            MegaWrapper,
-            image_shape=image_shape or (84, 84),
-            pixels_transform=image_transform,
-            goal_transform=goal_transform,
-            separate_goal=goal_conditioned,
-            goal_shape=goal_shape,
-            image_resample=image_resample,
-            add_pixels=add_pixels,
-            history_size=history_size,
-            frame_skip=frame_skip,
-        )
-        wrappers: list[Callable] = [*(pre_wrappers or ()), mega, *(extra_wrappers or ())]
-        make_one = functools.partial(make_env, self.env_name, self._make, wrappers)
-        self.envs = EnvPool([make_one] * int(num_envs))
-        self._stepper = Stepper(self.envs)
+        standard: dict[str, Any] = {
+            "pixels_transform": image_transform,
+            "goal_transform": goal_transform,
+            "separate_goal": goal_conditioned,
+            "goal_shape": goal_shape,
+            "image_resample": image_resample,
+            "add_pixels": add_pixels,
+            "history_size": history_size,
+            "frame_skip": frame_skip,
+        }
+        mega = functools.partial(MegaWrapper, image_shape=image_shape or (84, 84), **standard)
+        self._wrappers: dict[str, Any] = {
+            "pre": list(pre_wrappers or ()),
+            "extra": list(extra_wrappers or ()),
+            **standard,
+        }
+        wrappers: list[Callable] = [*self._wrappers["pre"], mega, *self._wrappers["extra"]]
+        # The spec, not the id: a worker process does not know what was registered here.
+        make_one = functools.partial(make_env, gym.spec(self.env_name), self._make, wrappers)
+        self.envs = make_pool([make_one] * int(num_envs), backend, workers, timeout)
+        self._stepper = Stepper(self.envs, verbose >= 2, self._look_at_first_reset)
         self._closed = False
-        if verbose >= 1:
-            logger.info(
-                "%s: observation %s, action %s", env_name, self.single_observation_space, self.single_action_space
-            )
 
     # ------------------------------------------------------------------ state
     policy = property(lambda self: self._stepper.policy, doc="The policy set by `set_policy`, or None.")
@@ -146,7 +155,6 @@ class World:
     def reset(self, seed: Any = None, options: Any = None) -> None:
         """Reset every env. `seed`: integer s (env i gets s + i), one entry per env, or None; `options` likewise."""
         self._stepper.reset(seeds_per_env(seed, self.num_envs), options_per_env(options, self.num_envs))
-        self._warn_without_goal()
 
     def step(self) -> None:
         """Ask the policy for actions and step the envs that are alive. Ended envs stay frozen until a reset.
@@ -171,9 +179,12 @@ class World:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _warn_without_goal(self) -> None:
+    def _look_at_first_reset(self) -> None:
+        """Log what the envs are and whether they give what was asked for, once they have started."""
+        if self._verbose >= 1:
+            spaces = self.single_observation_space, self.single_action_space, self.single_variation_space
+            logger.info("%s: observations %s, actions %s, variations %s", self.env_name, *spaces)
         if self._goal_conditioned and "goal" not in self.infos:
-            self._goal_conditioned = False  # once
             logger.warning("%s gives no 'goal' in info; pass goal_conditioned=False if it has none", self.env_name)
 
     # ------------------------------------------------------------------ collect
@@ -207,10 +218,9 @@ class World:
         """
         if (path is None) == (writer is None):
             raise ValueError("collect needs exactly one of path and writer")
-        _check_count("episodes", episodes)
+        evaluation.check_count("episodes", episodes)
         seed = None if seed is None else check_seed(seed)
-        if self.policy is None:
-            raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
+        self._require_policy()
         if writer is not None:
             self._record(writer, range(episodes), seed, options, progress)
             return
@@ -236,6 +246,68 @@ class World:
             for episode in _collect.write_rollout(rollout, writer, policy_type):
                 task.advance(1, steps=episode.length)
 
+    def record_dataset(
+        self,
+        dataset_name: str | Path,
+        episodes: int = 10,
+        seed: int | None = None,
+        cache_dir: str | Path | None = None,
+        options: Any = None,
+    ) -> None:
+        """Record into `<root>/<dataset_name>.h5` until it holds `episodes` episodes; those it has already count.
+
+        The root is `cache_dir`, else the cache root. Episode k has seed `seed + k`. Otherwise like
+        `collect(mode='resume')`, which refuses to continue what another env, policy, seed or options recorded.
+        """
+        path = recording.dataset_file(dataset_name, cache_dir)
+        self.collect(path, episodes, seed, options=options, mode="resume", progress=self._verbose >= 1)
+
+    # ------------------------------------------------------------------ videos
+    def record_video(
+        self,
+        video_path: str | Path,
+        max_steps: int = 500,
+        fps: int = 30,
+        viewname: str | Sequence[str] = "pixels",
+        seed: Any = None,
+        options: Any = None,
+        *,
+        extension: str = "mp4",
+    ) -> None:
+        """Film every env from a full reset until `max_steps` or the first end: `<video_path>/env_<i>.<extension>`.
+
+        A frame shows the views one below the other, as RGB, and below them `goal` if it is an image.
+
+        Args:
+            viewname: one info key or several. A name that is no key stands for its views: `pixels` for `pixels.top`.
+            seed, options: as in `reset`.
+            extension: mp4 or gif.
+
+        Raises:
+            ContractError: arguments out of range.
+            MissingKeyError: a view is not there, or no image; before the first step.
+        """
+        self._require_policy()
+        recording.record_video(
+            self._stepper, video_path, max_steps, fps, viewname, seed=seed, options=options, extension=extension
+        )
+
+    def record_video_from_dataset(
+        self,
+        video_path: str | Path,
+        dataset_name: Any,
+        episode_idx: int | Sequence[int],
+        max_steps: int = 500,
+        fps: int = 30,
+        num_proc: int = 4,
+        viewname: str | Sequence[str] = "pixels",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """Write recorded episodes as `<video_path>/episode_<i>.mp4`; see `utils.record_video_from_dataset`."""
+        recording.record_video_from_dataset(
+            video_path, dataset_name, episode_idx, max_steps, fps, viewname, num_proc=num_proc, cache_dir=cache_dir
+        )
+
     # ------------------------------------------------------------------ evaluate
     def evaluate(
         self,
@@ -244,6 +316,7 @@ class World:
         eval_keys: Iterable[str] | None = None,
         seed: int | None = None,
         options: Any = None,
+        dump_every: int = -1,
         video: str | Path | None = None,
         reset_mode: str | None = None,
         dataset: Any = None,
@@ -259,11 +332,13 @@ class World:
         An episode succeeds if at its last row `is_success`, else `success` of its info is true; envs that give neither
         succeed by terminating. Truncation alone is failure. With a dataset, item i starts env i at row
         `start_steps[i]` of episode `episodes_idx[i]`, the goal is `goal_offset` rows later, and success at any of the
-        `eval_budget` steps counts.
+        `eval_budget` steps counts. `protocol["success"]` of the results says which of them was read.
 
         Args:
             eval_keys: info keys whose last value is returned per episode.
             seed: episode k gets `seed + k`; with a dataset, used only where it has no seed column.
+            dump_every: k > 0 keeps the finished episodes on disk after every k of them; the same call, whatever
+                its `num_envs`, then goes on after an interruption. Needs a seed.
             video: directory; one MP4 per episode (with a dataset: rollout, recording and goal side by side).
             reset_mode: 'auto' (default without dataset) or 'wait' (default with one); see Rollout.
             callables: with a dataset, methods to call on envs that have no `reset_options_from_dataset`.
@@ -271,111 +346,100 @@ class World:
         Raises:
             ContractError, MissingKeyError: before the first step, naming what is wrong.
         """
-        given = {"episodes_idx": episodes_idx, "start_steps": start_steps}
-        numbers = {"goal_offset": goal_offset, "eval_budget": eval_budget}
+        self._require_policy()
+        seed = None if seed is None else check_seed(seed)
+        every = check_dump_every(dump_every)
+        required: dict[str, Any] = {
+            "episodes_idx": episodes_idx,
+            "start_steps": start_steps,
+            "goal_offset": goal_offset,
+            "eval_budget": eval_budget,
+        }
+        if dataset is None:
+            extra = [name for name, value in {**required, "callables": callables}.items() if value is not None]
+            if extra:
+                raise ContractError(f"{extra} need a dataset; pass dataset=... or leave them out")
+            episodic = evaluation.EpisodicProtocol(episodes, evaluation.key_list(eval_keys), seed, options)
+            return self._evaluate_episodes(episodic, every, self._output(progress, video, "episode"), reset_mode)
+        given = {"options": options, "eval_keys": eval_keys, "dump_every": every or None}
+        missing = [name for name, value in required.items() if value is None]
+        refused = [name for name, value in given.items() if value is not None]
+        if missing or refused:
+            raise ContractError(f"with a dataset, {missing} are required and {refused} cannot be given")
+        items = from_dataset.DatasetProtocol.of(dataset, **required, seed=seed, callables=callables)
+        return self._evaluate_items(items, self._output(progress, video, "env"), reset_mode)
+
+    def evaluate_from_dataset(
+        self,
+        dataset: Any,
+        episodes_idx: Sequence[int],
+        start_steps: Sequence[int],
+        goal_offset_steps: int,
+        eval_budget: int,
+        callables: Iterable[dict] | None = None,
+        save_video: bool = True,
+        video_path: str | Path = "./",
+    ) -> Results:
+        """`evaluate` with a dataset; the videos are `<video_path>/rollout_<i>.mp4`."""
+        self._require_policy()
+        output = self._output(False, video_path if save_video else None, "rollout")
+        protocol = from_dataset.DatasetProtocol.of(
+            dataset, episodes_idx, start_steps, goal_offset_steps, eval_budget, seed=None, callables=callables
+        )
+        return self._evaluate_items(protocol, output)
+
+    def _evaluate_episodes(
+        self,
+        protocol: evaluation.EpisodicProtocol,
+        dump_every: int,
+        output: evaluation.Output,
+        reset_mode: str | None,
+    ) -> Results:
+        spaces = [repr(self.single_observation_space), repr(self.single_action_space)]
+        video = output.video and output.video.resolve()
+        partial = evaluation.open_partial(
+            protocol, dump_every, [self.spec(), self._make, spaces], policy_content(self.policy), video
+        )
+        finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, reset_mode or "auto")
+        return evaluation.summarise(finished, protocol.eval_keys, {**self._origin(), **protocol.describe()})
+
+    def _evaluate_items(
+        self, protocol: from_dataset.DatasetProtocol, output: evaluation.Output, reset_mode: str | None = None
+    ) -> Results:
+        limit = self._make["max_episode_steps"]
+        if limit is not None and limit < protocol.eval_budget:
+            logger.warning("max_episode_steps=%d ends episodes before eval_budget=%d", limit, protocol.eval_budget)
+        finished = from_dataset.evaluate_items(self._stepper, protocol, output, reset_mode or "wait")
+        return evaluation.summarise(finished, (), {**self._origin(), **protocol.describe()})
+
+    def _output(self, progress: bool | Progress, video: str | Path | None, stem: str) -> evaluation.Output:
         if video is not None:
             require("av")
             if not self._add_pixels:
                 raise ContractError("video needs frames, but this World was built with add_pixels=False")
+        return evaluation.Output(progress, None if video is None else Path(video), stem)
+
+    def _require_policy(self) -> None:
         if self.policy is None:
             raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
-        seed = None if seed is None else check_seed(seed)
-        if dataset is None:
-            extra = [name for name, value in {**given, **numbers, "callables": callables}.items() if value is not None]
-            if extra:
-                raise ContractError(f"{extra} need a dataset; pass dataset=... or leave them out")
-            return self._evaluate_episodes(episodes, eval_keys, seed, options, video, reset_mode or "auto", progress)
-        missing = [name for name, value in {**given, **numbers}.items() if value is None]
-        refused = [name for name, value in {"options": options, "eval_keys": eval_keys}.items() if value is not None]
-        if missing or refused:
-            raise ContractError(f"with a dataset, {missing} are required and {refused} cannot be given")
-        return self._evaluate_dataset(
-            dataset, episodes_idx, start_steps, goal_offset, eval_budget, seed, video, reset_mode, callables, progress
-        )
 
-    def _evaluate_episodes(self, episodes, eval_keys, seed, options, video, reset_mode, progress) -> Results:
-        _check_count("episodes", episodes)
-        keys = evaluation.check_eval_keys(eval_keys)
-        rollout = Rollout(
-            self._stepper,
-            range(episodes),
-            seed=seed,
-            options=options,
-            mode=reset_mode,
-            wanted=(lambda key: key == "pixels") if video is not None else None,
-            observers=[evaluation.KeyCheck(keys)],
-        )
-        protocol = self._protocol(episodes=episodes, seed=seed, options=repr(options) if options else None)
-        return self._score(rollout, episodes, keys, protocol, video, lambda e: e.columns["pixels"], "episode", progress)
-
-    def _evaluate_dataset(
-        self, dataset, episodes_idx, start_steps, goal_offset, eval_budget, seed, video, reset_mode, callables, progress
-    ) -> Results:
-        if isinstance(dataset, (str, Path)):
-            from stable_worldmodel.data import load_dataset
-
-            dataset = load_dataset(dataset)
-        segments = from_dataset.load_segments(
-            dataset, episodes_idx, start_steps, goal_offset, eval_budget, self.num_envs
-        )
-        limit = self._make["max_episode_steps"]
-        if limit is not None and limit < eval_budget:
-            logger.warning("max_episode_steps=%d ends episodes before eval_budget=%d", limit, eval_budget)
-        seeds = from_dataset.item_seeds(segments, seed)
-        from_dataset.reset_to(self._stepper, segments, seeds, callables)
-        rollout = Rollout(
-            self._stepper,
-            range(len(segments)),
-            max_steps=eval_budget,
-            mode=reset_mode or "wait",
-            wanted=(lambda key: key == "pixels") if video is not None else None,
-            any_step=True,
-            observers=[from_dataset.GoalInjector(segments)],
-            prepared_seeds=seeds,
-        )
-        protocol = self._protocol(
-            dataset=str(getattr(dataset, "path", dataset)),
-            episodes_idx=[int(i) for i in episodes_idx],
-            start_steps=[int(i) for i in start_steps],
-            goal_offset=int(goal_offset),
-            eval_budget=int(eval_budget),
-            seed=seed,
-        )
-        draw = lambda episode: from_dataset.comparison_frames(episode, segments[episode.index])  # noqa: E731
-        return self._score(rollout, len(segments), [], protocol, video, draw, "env", progress)
-
-    def _score(self, rollout, total, eval_keys, protocol, video, draw, stem, progress) -> Results:
-        finished = rollout if video is None else evaluation.save_videos(rollout, Path(video), draw, stem)
-        episodes = []
-        with open_progress(progress) as display:
-            task = display.task("evaluate", total=total)
-            for episode in finished:
-                episodes.append(episode)
-                task.advance(1, steps=episode.length)
-        return evaluation.summarise(episodes, eval_keys, protocol)
-
-    def _protocol(self, **arguments: Any) -> dict[str, Any]:
-        return {"env": self.spec(), "policy": _collect.describe_policy(self.policy), **arguments}
+    def _origin(self) -> dict[str, Any]:
+        return {"env": self.spec(), "policy": describe_policy(self.policy)}
 
     def spec(self) -> dict[str, Any]:
-        """Id, constructor arguments and image shape, JSON-able: what it takes to build the same envs again."""
-        arguments = {key: value if _is_plain(value) else repr(value) for key, value in self._make.items()}
+        """Id, constructor arguments, image shape and wrappers, JSON-able: what it takes to build these envs again."""
         shape = None if self._image_shape is None else [int(size) for size in self._image_shape]
-        return {"id": self.env_name, "image_shape": shape, "arguments": arguments}
+        return {
+            "id": self.env_name,
+            "image_shape": shape,
+            "arguments": describe(self._make),
+            "wrappers": describe(self._wrappers),
+        }
 
 
-def make_env(env_id: str, arguments: dict[str, Any], wrappers: Sequence[Callable]) -> gym.Env:
-    """Build one env: constructor, time limit, then the wrappers from the inside out."""
-    env = gym.make(env_id, disable_env_checker=True, **copy.deepcopy(arguments))
+def make_env(spec: EnvSpec, arguments: dict[str, Any], wrappers: Sequence[Callable]) -> gym.Env:
+    """Build one env: constructor, time limit, what success is, then the wrappers from the inside out."""
+    env = add_success(gym.make(spec, disable_env_checker=True, **copy.deepcopy(arguments)))
     for wrap in wrappers:
         env = wrap(env)
     return env
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ContractError(f"{name}={value!r}: expected an integer >= 1")
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str, type(None), np.integer, np.floating))
