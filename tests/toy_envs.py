@@ -76,3 +76,5 @@ def register() -> None:
     for name, cls in {"Walk": WalkEnv, "Coin": CoinEnv, "Failing": FailingTermination}.items():
         if f"toy/{name}-v0" not in gym.registry:
             gym.register(f"toy/{name}-v0", entry_point=cls)
+    if "toy/Faulty-v0" not in gym.registry:
+        gym.register("toy/Faulty-v0", entry_point="faulty_env:FaultyEnv")

@@ -63,7 +63,8 @@ class WorkerHandle:
         lifeline, self._lifeline = os.pipe()
         self._crash_report = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill
         inherited = (theirs.fileno(), lifeline, self._crash_report.fileno())
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}  # workers are the parallelism
+        # The workers are the parallelism: numerical libraries and Mesa's software renderer get one thread each.
+        environment = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0", **os.environ}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(signal=int(_TELL_STACK)), *map(str, inherited)],
             pass_fds=inherited,

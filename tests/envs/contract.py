@@ -73,6 +73,9 @@ class EnvContract:
         assert all(row.keys() - flags == rows[0].keys() for row in rows)
         assert isinstance(rows[0]["env_name"], str)
 
+    def test_every_row_says_whether_it_is_a_success(self) -> None:
+        assert all(isinstance(row["is_success"], bool) for row in self.record(self.make(), frames=False))
+
     # ------------------------------------------------------------------ determinism
     def test_an_episode_is_a_function_of_its_seed(self) -> None:
         used = self.make()

@@ -103,7 +103,7 @@ class TwoRoomEnv(gym.Env):
             raise ContractError(f"action={values}: expected finite numbers")
         self._place(layout.move(self._position, (min(max(dx, -1.0), 1.0), min(max(dy, -1.0), 1.0))))
         info = self._info()
-        return self._observation(), 0.0, info["distance_to_target"] < SUCCESS_RADIUS, False, info
+        return self._observation(), 0.0, info["is_success"], False, info
 
     def layout(self) -> Layout:
         """The current episode's geometry: wall, doors, the agent's radius and speed."""
@@ -125,12 +125,14 @@ class TwoRoomEnv(gym.Env):
         return np.concatenate((self._agent, self._target, self._doors))
 
     def _info(self) -> dict[str, Any]:
+        distance = math.dist(self._position, self._goal_position)
         return {
             "env_name": "TwoRoom",
             "proprio": self._agent.copy(),
             "state": self._agent.copy(),
             "goal_state": self._target.copy(),
-            "distance_to_target": math.dist(self._position, self._goal_position),
+            "distance_to_target": distance,
+            "is_success": distance < SUCCESS_RADIUS,
             "goal": self._goal.copy(),
             "pos_agent": self._agent.copy(),
             "pos_target": self._target.copy(),

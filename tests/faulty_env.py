@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import gymnasium as gym
 from toy_envs import WalkEnv
 
 
@@ -41,8 +40,3 @@ class FaultyEnv(WalkEnv):
         if self.kind == "hang":
             time.sleep(1000)
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def register():
-    if "toy/Faulty-v0" not in gym.registry:
-        gym.register("toy/Faulty-v0", entry_point=FaultyEnv)
