@@ -1,4 +1,4 @@
-"""Row t of a stored episode is what was observed at t and the action taken there, in every format that can be written."""
+"""Row t of a stored episode is what was seen at t and the action taken there, in every format that can be written."""
 
 import gymnasium as gym
 import numpy as np
