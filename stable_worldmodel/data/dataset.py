@@ -6,14 +6,13 @@ fetches rows of one column. Everything else (windows, batches, transforms, deriv
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stable_worldmodel.data.columns import DERIVED_COLUMNS, EPISODE_DATA_KEY, INDEX_COLUMNS, Column
+from stable_worldmodel.data.columns import DERIVED_COLUMNS, INDEX_COLUMNS, Column
 from stable_worldmodel.data.windows import ClipIndices, WindowIndex
 from stable_worldmodel.errors import ContractError, MissingKeyError
 
@@ -39,7 +38,6 @@ class Dataset:
     transform: maps one window's dict (T, ...) to what `ds[i]` returns.
     batch_transform: maps a batch's dict (B, T, ...) to what `get_batch` returns; default: `transform` per window.
     keys_to_load: the columns of items, derived ones included; default: all stored ones.
-    index: the windows, where they are not all that fit into `lengths`.
     """
 
     metadata: Mapping[str, Any] = {}  # what the recording run said about itself
@@ -56,7 +54,6 @@ class Dataset:
         columns: Mapping[str, Column],
         batch_transform: Transform | None = None,
         keys_to_load: Sequence[str] | None = None,
-        index: WindowIndex | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.offsets = (
@@ -64,7 +61,7 @@ class Dataset:
         )
         self.num_steps, self.frameskip = int(num_steps), int(frameskip)
         self.transform, self.batch_transform = transform, batch_transform
-        self._index = index or WindowIndex(self.lengths, self.offsets, num_steps, frameskip)
+        self._index = WindowIndex(self.lengths, self.offsets, num_steps, frameskip)
         self.columns = dict(columns)
         self._table: dict[str, np.ndarray] = {}  # columns in memory, over all rows
         self.column_names = list(self.columns) if keys_to_load is None else [*keys_to_load]
@@ -121,19 +118,16 @@ class Dataset:
 
     # -- windows ------------------------------------------------------------------------------------------------------
 
-    @property
-    def transforms(self) -> bool:
-        """Whether items differ from what is stored: there is a `transform` or a `batch_transform`."""
-        return bool(self.transform or self.batch_transform)
-
     def __getitem__(self, index: Any) -> Item:
         """Window `index` of an int; a batch of windows for an array or a list."""
-        return self.get_batch(index) if np.ndim(index) else self.__getitems__([index])[0]
+        if np.ndim(index):
+            return self.get_batch(index)
+        window = {name: values[0] for name, values in self._read_windows([index]).items()}
+        return self.transform(window) if self.transform else window
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Windows as separate dicts whose tensors are views of one batch; `DataLoader` calls this."""
-        windows = self._read_items(indices)
-        return [self.transform(window) for window in windows] if self.transform else windows
+        return self._split(self._read_windows(indices), len(indices))
 
     def get_batch(self, indices: Sequence[int] | np.ndarray, out: Item | None = None) -> Item:
         """Return windows `indices` (B,) as tensors (B, T, ...) and texts as B lists of T.
@@ -141,33 +135,17 @@ class Dataset:
         `out` is an untransformed batch of the same size from an earlier call; its tensors are filled again, which
         saves the page faults of new memory. IndexError when an index is out of range.
         """
-        if self.transform and not self.batch_transform:
-            return collate(self.__getitems__(indices))
-        batch = self._read_batch(indices, out)
-        return self.batch_transform(batch) if self.batch_transform else batch
+        batch = self._read_windows(indices, out)
+        if self.batch_transform:
+            return self.batch_transform(batch)
+        return _collate(self._split(batch, len(indices))) if self.transform else batch
 
-    def with_windows(
-        self, num_steps: int, frameskip: int = 1, *, keys_to_load: Sequence[str] | None = None
-    ) -> Dataset:
-        """Return this dataset cut into other windows, with the same transforms. Nothing is read or opened again.
+    def _split(self, batch: Item, size: int) -> list[Item]:
+        """Return the windows of a batch, transformed; their tensors are views of the batch."""
+        windows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
+        return [self.transform(window) for window in windows] if self.transform else windows
 
-        `keys_to_load` defaults to the columns loaded now.
-        """
-        view = copy.copy(self)
-        view.num_steps, view.frameskip = int(num_steps), int(frameskip)
-        view._index = WindowIndex(self.lengths, self.offsets, num_steps, frameskip)
-        view.columns, view._table = dict(self.columns), dict(self._table)
-        view.column_names = [*(self.column_names if keys_to_load is None else keys_to_load)]
-        for name in view.column_names:
-            view._column(name)
-        return view
-
-    def _read_items(self, indices: Sequence[int] | np.ndarray) -> list[Item]:
-        """Return windows before `transform`, as views of one batch."""
-        return split_batch(self._read_batch(indices, None), len(indices))
-
-    def _read_batch(self, indices: Sequence[int] | np.ndarray, out: Item | None) -> Item:
-        """Return windows before the transforms, (B, T, ...)."""
+    def _read_windows(self, indices: Sequence[int] | np.ndarray, out: Item | None = None) -> Item:
         rows, action_rows = self._index.rows(np.asarray(indices))
         batch = {}
         for name in self.column_names:
@@ -257,18 +235,11 @@ class Dataset:
             raise ContractError(f"rows {start}..{stop} of episode {episode}: expected 0 <= start <= stop <= {length}")
         return np.arange(start, stop, dtype=np.int64) + self.offsets[episode]
 
-    def iter_episodes(self) -> Iterator[dict[str, Any]]:
-        """Yield every episode as a writer takes it: column -> (rows, ...), images (rows, H, W, C).
-
-        Its per-episode constants, if there are any, are in the dict under `_episode_data`.
-        """
+    def iter_episodes(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield every episode as a writer takes it: column -> (rows, ...), images (rows, H, W, C)."""
         columns = [name for name in self.column_names if name not in DERIVED_COLUMNS]
         for episode, length in enumerate(self.lengths.tolist()):
-            rows: dict[str, Any] = self.read_rows(episode, 0, length, columns)
-            if self.episode_column_names:
-                constants = self.get_episode_data([episode])
-                rows[EPISODE_DATA_KEY] = {name: values[0] for name, values in constants.items()}
-            yield rows
+            yield self.read_rows(episode, 0, length, columns)
 
     def iter_frames(self, name: str) -> Iterator[np.ndarray]:
         """Yield all rows of a column in order, in blocks (n, ...) of at most 256."""
@@ -342,18 +313,13 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def split_batch(batch: Item, size: int) -> list[Item]:
-    """Return the `size` items of a batch; their tensors are views of it."""
-    return [{name: values[i] for name, values in batch.items()} for i in range(size)]
-
-
-def collate(items: Sequence[Item]) -> Item:
-    """Stack items key by key: numbers, arrays and tensors to tensors (B, ...); anything else stays a list."""
+def _collate(windows: list[Item]) -> Item:
+    """Stack what `transform` returned, key by key; what is not a tensor or array stays a list."""
     import torch
 
     batch: Item = {}
-    for key in items[0] if items else ():
-        values = [item[key] for item in items]
+    for key in windows[0]:
+        values = [window[key] for window in windows]
         stackable = isinstance(values[0], (torch.Tensor, np.ndarray, np.generic, int, float))
         batch[key] = torch.stack([torch.as_tensor(value) for value in values]) if stackable else values
     return batch
