@@ -118,6 +118,11 @@ class Dataset:
 
     # -- windows ------------------------------------------------------------------------------------------------------
 
+    @property
+    def transforms(self) -> bool:
+        """Whether items differ from what is stored: there is a `transform` or a `batch_transform`."""
+        return bool(self.transform or self.batch_transform)
+
     def __getitem__(self, index: Any) -> Item:
         """Window `index` of an int; a batch of windows for an array or a list."""
         if np.ndim(index):
