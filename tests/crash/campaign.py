@@ -53,7 +53,8 @@ def kill(child: subprocess.Popen, seconds: float) -> int | None:
     time.sleep(seconds)
     failed = child.poll() not in (None, 0)
     child.kill()
-    out, error = child.communicate()
+    out, error = child.stdout.read(), child.stderr.read()  # communicate() would miss what readline has buffered
+    child.wait()
     if failed:
         print(error, file=sys.stderr)
         return None
@@ -161,7 +162,8 @@ def full_disk(name: str, folder: Path) -> str:
         with small_disk(folder) as mount:
             child = start(mount / "data", name)
             try:
-                out, _ = child.communicate(timeout=120)
+                child.wait(timeout=120)
+                out = child.stdout.read()
             except subprocess.TimeoutExpired:
                 child.kill()
                 return "hangs"

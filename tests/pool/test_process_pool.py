@@ -315,8 +315,8 @@ def _runs(pid):
 
 def test_a_script_without_main_guard_works_with_lambdas_and_its_own_classes():
     process, pids = start_script("pass", "pool.step(np.zeros((3, 1))); print('stepped')")
-    out, error = process.communicate(timeout=60)
-    assert (out, error, process.returncode) == ("stepped\n", "", 0)
+    out, error = process.stdout.read(), process.stderr.read()  # communicate() would miss what readline has buffered
+    assert (out, error, process.wait(60)) == ("stepped\n", "", 0)
     assert_gone(pids)
 
 
