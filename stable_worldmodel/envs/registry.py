@@ -13,6 +13,8 @@ DISCRETE_WORLDS: set[str] = set()
 
 # id -> (module below this package : class, whether its actions are discrete)
 _TABLE: dict[str, tuple[str, bool]] = {
+    "swm/PushT-v1": ("pusht.env:PushT", False),
+    "swm/PushT-Discrete-v1": ("pusht:PushTDiscrete", True),
     "swm/TwoRoom-v1": ("two_room.env:TwoRoomEnv", False),
 }
 
