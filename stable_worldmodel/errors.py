@@ -65,8 +65,11 @@ EXTRAS = {
     "accelerate": "train",
     "av": "report",
     "jinja2": "report",
+    "lance": "data",
     "matplotlib": "report",
+    "pyarrow": "data",
     "safetensors": "train",
+    "simplejpeg": "data",
     "tensorboard": "train",
     "torch": "train",
 }

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli.data import bench, convert, datasets, inspect, merge, preview, verify
 from stable_worldmodel.cli.errors import ErrorReportingGroup
-from stable_worldmodel.cli.listing import datasets, envs, fovs, inspect
+from stable_worldmodel.cli.listing import envs, fovs
 from stable_worldmodel.cli.quickstart import quickstart
 
 _EXAMPLES = """
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-for _command in (quickstart, envs, fovs, datasets, inspect):
+for _command in (quickstart, envs, fovs, datasets, inspect, verify, convert, merge, preview, bench):
     app.command()(_command)
 
 

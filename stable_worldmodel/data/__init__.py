@@ -8,12 +8,33 @@
 h5py and torch are imported when a file is opened and when tensors are made, not with this package.
 """
 
-from stable_worldmodel.data import dataset, formats, normalization, utils
+from stable_worldmodel.data import buffer, dataset, formats, normalization, utils
 from stable_worldmodel.data.cache import dataset_path, ensure_dir_exists, get_cache_dir, new_dataset_path, validate_name
+from stable_worldmodel.data.catalog import (
+    SpaceInfo,
+    VariationInfo,
+    WorldInfo,
+    dataset_info,
+    delete_dataset,
+    delete_model,
+    list_datasets,
+    list_models,
+    list_worlds,
+    world_info,
+)
 from stable_worldmodel.data.columns import EPISODE_DATA_KEY, is_image
+from stable_worldmodel.data.composition import ConcatDataset, MergeDataset
+from stable_worldmodel.data.conversion import convert, merge
 from stable_worldmodel.data.dataset import Dataset
-from stable_worldmodel.data.formats.hdf5 import HDF5Dataset
-from stable_worldmodel.data.formats.hdf5_writer import HDF5Writer
+from stable_worldmodel.data.formats.folder.format import FolderDataset, ImageDataset
+from stable_worldmodel.data.formats.folder.video import VideoDataset
+from stable_worldmodel.data.formats.hdf5.format import HDF5Dataset
+from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
+from stable_worldmodel.data.formats.lance.format import LanceDataset
+from stable_worldmodel.data.formats.lance.video import LanceVideoDataset
+from stable_worldmodel.data.goals import GoalDataset
+from stable_worldmodel.data.legacy import FrameDataset, HFDataset, InjectedDataset, StepsDataset
+from stable_worldmodel.data.loader import Loader
 from stable_worldmodel.data.lock import DatasetLockedError
 from stable_worldmodel.data.normalization import (
     IdentityScaler,
@@ -23,6 +44,7 @@ from stable_worldmodel.data.normalization import (
     get_scaler,
     scaler_from_dict,
 )
+from stable_worldmodel.data.order import WindowBatchSampler
 from stable_worldmodel.data.registry import (
     FORMATS,
     WRITE_MODES,
@@ -35,27 +57,52 @@ from stable_worldmodel.data.registry import (
     register_format,
     validate_write_mode,
 )
+from stable_worldmodel.data.replay import ReplayBuffer, classic_filter
 from stable_worldmodel.data.split import split_episodes
 from stable_worldmodel.data.verify import Report, verify
 from stable_worldmodel.protocols import Writer
 
 __all__ = [
+    "ConcatDataset",
     "Dataset",
     "DatasetLockedError",
     "EPISODE_DATA_KEY",
     "FORMATS",
+    "FolderDataset",
     "Format",
+    "FrameDataset",
+    "GoalDataset",
     "HDF5Dataset",
     "HDF5Writer",
+    "HFDataset",
     "IdentityScaler",
+    "ImageDataset",
+    "InjectedDataset",
+    "LanceDataset",
+    "LanceVideoDataset",
+    "Loader",
+    "MergeDataset",
     "PercentileScaler",
+    "ReplayBuffer",
     "Report",
+    "SpaceInfo",
+    "StepsDataset",
+    "VariationInfo",
+    "VideoDataset",
     "WRITE_MODES",
+    "WindowBatchSampler",
+    "WorldInfo",
     "Writer",
     "ZScoreScaler",
+    "buffer",
+    "classic_filter",
     "column_normalizer",
+    "convert",
     "dataset",
+    "dataset_info",
     "dataset_path",
+    "delete_dataset",
+    "delete_model",
     "detect_format",
     "ensure_dir_exists",
     "formats",
@@ -63,8 +110,12 @@ __all__ = [
     "get_format",
     "get_scaler",
     "is_image",
+    "list_datasets",
     "list_formats",
+    "list_models",
+    "list_worlds",
     "load_dataset",
+    "merge",
     "new_dataset_path",
     "normalization",
     "open_writer",
@@ -75,4 +126,5 @@ __all__ = [
     "validate_name",
     "validate_write_mode",
     "verify",
+    "world_info",
 ]

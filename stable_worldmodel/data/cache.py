@@ -1,60 +1,110 @@
-"""Where datasets live: the cache root and the lookup of a dataset by name."""
+"""Where datasets live: the cache root, the lookup of a dataset by name, and which names may become paths."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from stable_worldmodel.errors import ContractError, NotFoundError
 
 DATASET_SUFFIXES = (".h5", ".hdf5", ".lance")
+DATASETS, CHECKPOINTS, PREVIEWS = FOLDERS = ("datasets", "checkpoints", "previews")  # of the cache root
+
+PathLike = str | os.PathLike[str]
 
 
-def ensure_dir_exists(path: str | os.PathLike[str]) -> Path:
+def ensure_dir_exists(path: PathLike) -> Path:
     """Create the directory `path` with its parents when it is missing, and return it."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def get_cache_dir(override_root: str | os.PathLike[str] | None = None, sub_folder: str | None = None) -> Path:
+def get_cache_dir(override_root: PathLike | None = None, sub_folder: str | None = None) -> Path:
     """Return the cache root, or `sub_folder` of it; the directory is created.
 
     The root is `override_root`, else the environment variable STABLEWM_HOME (read at every call, `~` expanded, empty
-    means unset), else `~/.stable_worldmodel`.
+    means unset), else `~/.stable_worldmodel`. Raises ContractError for a `sub_folder` such as `..`.
     """
     root = Path(override_root or os.environ.get("STABLEWM_HOME") or "~/.stable_worldmodel").expanduser()
-    return ensure_dir_exists(root / sub_folder if sub_folder else root)
+    return ensure_dir_exists(root / validate_name(sub_folder) if sub_folder else root)
 
 
-def validate_name(name: str) -> str:
-    """Return `name` if a path joined from the cache root and it stays below that root; else ContractError."""
-    path = Path(name)
-    if not name.strip() or not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ContractError(f"name {name!r}: expected a non-empty relative name without '..'")
+def validate_name(name: str, *, nested: bool = True) -> str:
+    """Return `name` if a path joined from the cache root and it stays below that root; else ContractError.
+
+    A name is not empty, not absolute, has no `..`, no control character and no backslash; `nested=False` also refuses
+    folders in front of it. Symbolic links are not looked at, see `inside`.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    allowed = "relative name without '..'" if nested else "name without '/' and '..'"
+    if (
+        not parts
+        or any(part.strip(" .") == "" for part in parts)  # also '', '.', '..' and what some systems make of '. .'
+        or (not nested and len(parts) > 1)
+        or "\\" in name
+        or not name.isprintable()
+        or name.startswith("~")
+        or PureWindowsPath(name).drive
+    ):
+        raise ContractError(f"name {name!r}: expected a non-empty {allowed}")
     return name
 
 
-def dataset_path(name: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def inside(root: Path, name: str) -> Path:
+    """Return `root / name`; ContractError when symbolic links lead it out of `root`."""
+    path = root / name
+    if root.resolve() not in path.resolve().parents:
+        raise ContractError(f"{path} leads out of {root}, to {path.resolve()}; use that path itself")
+    return path
+
+
+def dataset_path(name: PathLike, cache_dir: PathLike | None = None) -> Path:
     """Return the existing file or directory that `name` means.
 
-    The name is looked up as given and with the suffixes `.h5`, `.hdf5` and `.lance`: under the working directory,
-    then in the cache root, then in its `datasets` folder; an absolute path only where it points. Raises NotFoundError
-    with the places that were tried.
+    The name is looked up as given and with the suffixes of datasets (`.h5`, `.hdf5`, `.lance`): under the working
+    directory, then in the cache root, then in its `datasets` folder; an absolute path only where it points. The first
+    place that holds a dataset counts, or else the first that holds anything. Raises NotFoundError with the places that
+    were tried.
     """
-    path = Path(name).expanduser()
+    path = check_path(name)
     folders = [Path.cwd()]  # an absolute path replaces it
     if path.parts and not path.is_absolute() and ".." not in path.parts:
         root = get_cache_dir(cache_dir)
-        folders += [root, root / "datasets"]
-    tried = [folder / f"{path}{suffix}" for folder in folders for suffix in ("", *DATASET_SUFFIXES)]
-    for candidate in tried:
-        if candidate.exists():
-            return candidate
-    places = "\n  ".join(map(str, tried))
-    raise NotFoundError(f"dataset {str(name)!r} was not found; looked for:\n  {places}")
+        folders += [root, root / DATASETS]
+    tried = [place for folder in folders for place in dataset_places(folder / path)]
+    found = first_dataset(tried) or next((place for place in tried if place.exists()), None)
+    if found is None:
+        places = "\n  ".join(map(str, tried))
+        raise NotFoundError(f"dataset {str(name)!r} was not found; looked for:\n  {places}")
+    return found
 
 
-def new_dataset_path(name: str, cache_dir: str | os.PathLike[str] | None = None, suffix: str = ".h5") -> Path:
-    """Return where a dataset recorded under `name` is written: `<root>/<name>.h5`."""
-    return get_cache_dir(cache_dir) / f"{validate_name(name)}{suffix}"
+def check_path(path: PathLike) -> Path:
+    """Return `path` with `~` expanded; ContractError when no file can have such a name."""
+    if "\0" in os.fspath(path):
+        raise ContractError(f"path {os.fspath(path)!r}: a NUL character cannot be part of it")
+    return Path(path).expanduser()
+
+
+def dataset_places(path: Path) -> list[Path]:
+    """What `path` may mean: itself, or with one of the suffixes of datasets, in the order in which they are tried."""
+    from stable_worldmodel.data.registry import FORMATS  # which is built on this module
+
+    suffixes = [*DATASET_SUFFIXES, *(suffix for fmt in FORMATS.values() for suffix in fmt.suffixes)]
+    return [path.parent / f"{path.name}{suffix}" for suffix in ("", *dict.fromkeys(suffixes))]
+
+
+def first_dataset(places: list[Path]) -> Path | None:
+    """Return the first of `places` that exists and that a format recognises."""
+    from stable_worldmodel.data.registry import detect_format
+
+    return next((place for place in places if place.exists() and detect_format(place)), None)
+
+
+def new_dataset_path(name: str, cache_dir: PathLike | None = None, suffix: str = ".h5") -> Path:
+    """Return where a dataset recorded under `name` is written: `<root>/<name>.h5`.
+
+    Raises ContractError for names that leave the root, also through symbolic links.
+    """
+    return inside(get_cache_dir(cache_dir), f"{validate_name(name)}{suffix}")

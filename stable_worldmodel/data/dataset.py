@@ -6,15 +6,17 @@ fetches rows of one column. Everything else (windows, batches, transforms, deriv
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stable_worldmodel.data.columns import DERIVED_COLUMNS, INDEX_COLUMNS, Column
+from stable_worldmodel.data.columns import DERIVED_COLUMNS, EPISODE_DATA_KEY, INDEX_COLUMNS, Column
 from stable_worldmodel.data.windows import ClipIndices, WindowIndex
 from stable_worldmodel.errors import ContractError, MissingKeyError
+from stable_worldmodel.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,25 @@ if TYPE_CHECKING:
 Item = dict[str, Any]
 Transform = Callable[[Item], Item]
 
-FRAMES_PER_BLOCK = 256  # of iter_frames
+FRAMES_PER_BLOCK, BLOCK_BYTES = 256, 4 << 20  # of iter_frames, the larger of both
+
+# Earlier releases had every dataset class in this module.
+_ELSEWHERE = (
+    "ConcatDataset",
+    "FolderDataset",
+    "FrameDataset",
+    "GoalDataset",
+    "HDF5Dataset",
+    "HFDataset",
+    "ImageDataset",
+    "InjectedDataset",
+    "LanceDataset",
+    "LanceVideoDataset",
+    "MergeDataset",
+    "StepsDataset",
+    "VideoDataset",
+)
+__getattr__ = lazy_exports(__name__, dict.fromkeys(_ELSEWHERE, "stable_worldmodel.data"))
 
 
 class Dataset:
@@ -38,6 +58,7 @@ class Dataset:
     transform: maps one window's dict (T, ...) to what `ds[i]` returns.
     batch_transform: maps a batch's dict (B, T, ...) to what `get_batch` returns; default: `transform` per window.
     keys_to_load: the columns of items, derived ones included; default: all stored ones.
+    index: the windows, where they are not all that fit into `lengths`.
     """
 
     metadata: Mapping[str, Any] = {}  # what the recording run said about itself
@@ -54,6 +75,7 @@ class Dataset:
         columns: Mapping[str, Column],
         batch_transform: Transform | None = None,
         keys_to_load: Sequence[str] | None = None,
+        index: WindowIndex | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.offsets = (
@@ -61,7 +83,7 @@ class Dataset:
         )
         self.num_steps, self.frameskip = int(num_steps), int(frameskip)
         self.transform, self.batch_transform = transform, batch_transform
-        self._index = WindowIndex(self.lengths, self.offsets, num_steps, frameskip)
+        self._index = WindowIndex(self.lengths, self.offsets, num_steps, frameskip) if index is None else index
         self.columns = dict(columns)
         self._table: dict[str, np.ndarray] = {}  # columns in memory, over all rows
         self.column_names = list(self.columns) if keys_to_load is None else [*keys_to_load]
@@ -125,14 +147,12 @@ class Dataset:
 
     def __getitem__(self, index: Any) -> Item:
         """Window `index` of an int; a batch of windows for an array or a list."""
-        if np.ndim(index):
-            return self.get_batch(index)
-        window = {name: values[0] for name, values in self._read_windows([index]).items()}
-        return self.transform(window) if self.transform else window
+        return self.get_batch(index) if np.ndim(index) else self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> list[Item]:
         """Windows as separate dicts whose tensors are views of one batch; `DataLoader` calls this."""
-        return self._split(self._read_windows(indices), len(indices))
+        windows = self._read_items(indices)
+        return [self.transform(window) for window in windows] if self.transform else windows
 
     def get_batch(self, indices: Sequence[int] | np.ndarray, out: Item | None = None) -> Item:
         """Return windows `indices` (B,) as tensors (B, T, ...) and texts as B lists of T.
@@ -140,20 +160,38 @@ class Dataset:
         `out` is an untransformed batch of the same size from an earlier call; its tensors are filled again, which
         saves the page faults of new memory. IndexError when an index is out of range.
         """
-        batch = self._read_windows(indices, out)
-        if self.batch_transform:
-            return self.batch_transform(batch)
-        return _collate(self._split(batch, len(indices))) if self.transform else batch
+        if self.transform and not self.batch_transform:
+            return collate(self.__getitems__(indices))
+        batch = self._read_batch(indices, out)
+        return self.batch_transform(batch) if self.batch_transform else batch
 
-    def _split(self, batch: Item, size: int) -> list[Item]:
-        """Return the windows of a batch, transformed; their tensors are views of the batch."""
-        windows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
-        return [self.transform(window) for window in windows] if self.transform else windows
+    def with_windows(self, num_steps: int, frameskip: int = 1, *, keys_to_load: Sequence[str] | None = None) -> Dataset:
+        """Return this dataset cut into other windows, with the same transforms. Nothing is read or opened again.
 
-    def _read_windows(self, indices: Sequence[int] | np.ndarray, out: Item | None = None) -> Item:
+        `keys_to_load` defaults to the columns loaded now.
+        """
+        view = copy.copy(self)
+        view.num_steps, view.frameskip = int(num_steps), int(frameskip)
+        view._index = WindowIndex(self.lengths, self.offsets, num_steps, frameskip)
+        view.columns, view._table = dict(self.columns), dict(self._table)
+        view.column_names = [*(self.column_names if keys_to_load is None else keys_to_load)]
+        for name in view.column_names:
+            view._column(name)
+        return view
+
+    def _read_items(self, indices: Sequence[int] | np.ndarray) -> list[Item]:
+        """Return windows before `transform`, as views of one batch."""
+        return split_batch(self._read_batch(indices, None), len(indices))
+
+    def _read_batch(self, indices: Sequence[int] | np.ndarray, out: Item | None) -> Item:
+        """Return windows before the transforms, (B, T, ...)."""
+        return self._read_columns(self.column_names, indices, out)
+
+    def _read_columns(self, names: Sequence[str], indices: Sequence[int] | np.ndarray, out: Item | None = None) -> Item:
+        """Return windows of some columns as they are stored, (B, T, ...)."""
         rows, action_rows = self._index.rows(np.asarray(indices))
         batch = {}
-        for name in self.column_names:
+        for name in names:
             wanted = action_rows if name == "action" else rows
             buffer = None if out is None else self._buffer(name, out, wanted.size)
             values = self._values(name, wanted.reshape(-1), buffer)
@@ -240,16 +278,24 @@ class Dataset:
             raise ContractError(f"rows {start}..{stop} of episode {episode}: expected 0 <= start <= stop <= {length}")
         return np.arange(start, stop, dtype=np.int64) + self.offsets[episode]
 
-    def iter_episodes(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield every episode as a writer takes it: column -> (rows, ...), images (rows, H, W, C)."""
+    def iter_episodes(self) -> Iterator[dict[str, Any]]:
+        """Yield every episode as a writer takes it: column -> (rows, ...), images (rows, H, W, C).
+
+        Its per-episode constants, if there are any, are in the dict under `_episode_data`.
+        """
         columns = [name for name in self.column_names if name not in DERIVED_COLUMNS]
         for episode, length in enumerate(self.lengths.tolist()):
-            yield self.read_rows(episode, 0, length, columns)
+            rows: dict[str, Any] = self.read_rows(episode, 0, length, columns)
+            if self.episode_column_names:
+                constants = self.get_episode_data([episode])
+                rows[EPISODE_DATA_KEY] = {name: values[0] for name, values in constants.items()}
+            yield rows
 
     def iter_frames(self, name: str) -> Iterator[np.ndarray]:
-        """Yield all rows of a column in order, in blocks (n, ...) of at most 256."""
-        for first in range(0, self.num_rows, FRAMES_PER_BLOCK):
-            yield self._values(name, np.arange(first, min(first + FRAMES_PER_BLOCK, self.num_rows)))
+        """Yield all rows of a column in order, in blocks (n, ...): 256 of them, or as many as take 4 MiB."""
+        size = max(FRAMES_PER_BLOCK, BLOCK_BYTES // max(self._column(name).row_bytes, 1))
+        for first in range(0, self.num_rows, size):
+            yield self._values(name, np.arange(first, min(first + size, self.num_rows)))
 
     # -- columns ------------------------------------------------------------------------------------------------------
 
@@ -318,13 +364,18 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def _collate(windows: list[Item]) -> Item:
-    """Stack what `transform` returned, key by key; what is not a tensor or array stays a list."""
+def split_batch(batch: Item, size: int) -> list[Item]:
+    """Return the `size` items of a batch; their tensors are views of it."""
+    return [{name: values[i] for name, values in batch.items()} for i in range(size)]
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Stack items key by key: numbers, arrays and tensors to tensors (B, ...); anything else stays a list."""
     import torch
 
     batch: Item = {}
-    for key in windows[0]:
-        values = [window[key] for window in windows]
+    for key in items[0] if items else ():
+        values = [item[key] for item in items]
         stackable = isinstance(values[0], (torch.Tensor, np.ndarray, np.generic, int, float))
         batch[key] = torch.stack([torch.as_tensor(value) for value in values]) if stackable else values
     return batch

@@ -7,7 +7,7 @@ window with frameskip K) is scaled with the statistics repeated K times.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
     from stable_worldmodel.data.dataset import Dataset
+
+
+NO_ROWS = "no row without NaN to fit a scaler on"
 
 
 class Scaler:
@@ -31,6 +34,10 @@ class Scaler:
     def fit(self, x: Any) -> Scaler:
         """Estimate the statistics from rows (N, D) or (N,); rows with NaN are left out."""
         raise NotImplementedError
+
+    def fit_blocks(self, blocks: Iterable[Any]) -> Scaler:
+        """Estimate the statistics from rows that come in blocks (n, D) or (n,)."""
+        return self.fit(np.concatenate([_rows(block) for block in blocks]))
 
     def transform(self, x: Any) -> Any:
         raise NotImplementedError
@@ -66,6 +73,9 @@ class IdentityScaler(Scaler):
     def fit(self, x: Any) -> IdentityScaler:
         return self
 
+    def fit_blocks(self, blocks: Iterable[Any]) -> IdentityScaler:
+        return self
+
     def transform(self, x: Any) -> Any:
         return x
 
@@ -87,8 +97,22 @@ class ZScoreScaler(Scaler):
         self.mean, self.std, self.eps = _row(mean), _row(std), eps
 
     def fit(self, x: Any) -> ZScoreScaler:
-        rows = _clean_rows(x)
-        self.mean, self.std = rows.mean(axis=0, keepdims=True), rows.std(axis=0, keepdims=True)
+        return self.fit_blocks([x])
+
+    def fit_blocks(self, blocks: Iterable[Any]) -> ZScoreScaler:
+        """Estimate the statistics in one pass, one block in memory at a time (Chan, Golub, LeVeque 1983)."""
+        count, mean, squares = 0, np.zeros(()), np.zeros(())
+        for rows in map(_without_nan, blocks):
+            if not len(rows):
+                continue
+            shift = rows.mean(axis=0, keepdims=True) - mean
+            share = len(rows) / (count + len(rows))
+            mean = mean + shift * share
+            squares = squares + rows.var(axis=0, keepdims=True) * len(rows) + shift**2 * share * count
+            count += len(rows)
+        if not count:
+            raise ContractError(NO_ROWS)
+        self.mean, self.std = mean, np.sqrt(squares / count)
         return self
 
     def transform(self, x: Any) -> Any:
@@ -149,8 +173,14 @@ def scaler_from_dict(values: dict[str, Any]) -> Scaler:
 def column_normalizer(
     dataset: Dataset, source: str, target: str, method: str = "zscore"
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Fit a scaler on the column `source` and return a transform of items and batches that sets `target` from it."""
-    return ColumnNormalizer(get_scaler(method).fit(dataset.get_col_data(source)), source, target)
+    """Fit a scaler on the column `source` and return a transform of items and batches that sets `target` from it.
+
+    The column is read in blocks. Raises ContractError for images and text, MissingKeyError for an unknown column.
+    """
+    dataset.get_dim(source)  # MissingKeyError
+    if (kind := dataset.columns[source].kind if source in dataset.columns else "number") != "number":
+        raise ContractError(f"column {source!r} holds {kind}: expected numbers")
+    return ColumnNormalizer(get_scaler(method).fit_blocks(dataset.iter_frames(source)), source, target)
 
 
 class ColumnNormalizer:
@@ -180,13 +210,22 @@ def _row(values: Any) -> np.ndarray | None:
     return None if values is None else np.asarray(values, dtype=np.float64).reshape(1, -1)
 
 
-def _clean_rows(x: Any) -> np.ndarray:
-    """Return (n, D) float64 rows without NaN; a 1-D column has D = 1."""
+def _rows(x: Any) -> np.ndarray:
+    """Return (n, D) float64 rows; a 1-D column has D = 1."""
     values = np.asarray(x.detach().cpu() if _is_tensor(x) else x, dtype=np.float64)
-    rows = values.reshape(len(values), -1) if values.ndim < 3 else values.reshape(-1, values.shape[-1])
-    rows = rows[~np.isnan(rows).any(axis=1)]
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
+
+
+def _without_nan(x: Any) -> np.ndarray:
+    rows = _rows(x)
+    return rows[~np.isnan(rows).any(axis=1)]
+
+
+def _clean_rows(x: Any) -> np.ndarray:
+    """Return (n, D) float64 rows without NaN; ContractError when there is none."""
+    rows = _without_nan(x)
     if not len(rows):
-        raise ContractError("no row without NaN to fit a scaler on")
+        raise ContractError(NO_ROWS)
     return rows
 
 

@@ -5,23 +5,28 @@ A new format is one file in `formats/` with a `Format` subclass, and one line in
 
 from __future__ import annotations
 
-import os
+import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from stable_worldmodel.data.cache import dataset_path
-from stable_worldmodel.errors import ContractError
+from stable_worldmodel.data.cache import PathLike, check_path, dataset_path, dataset_places, first_dataset
+from stable_worldmodel.data.journal import journal_path
+from stable_worldmodel.data.lock import lock_path
+from stable_worldmodel.data.remote import dataset_in_url, download_dataset, is_hub_id, record_path
+from stable_worldmodel.errors import ContractError, NotFoundError
 from stable_worldmodel.protocols import Writer
 
 if TYPE_CHECKING:
     from stable_worldmodel.data.dataset import Dataset
     from stable_worldmodel.data.verify import Report
 
+logger = logging.getLogger(__name__)
+
 WRITE_MODES = ("append", "overwrite", "error")
 DEFAULT_FORMAT = "hdf5"
-
-PathLike = str | os.PathLike[str]
 
 
 class DatasetWriter(Writer, Protocol):
@@ -45,6 +50,7 @@ class Format:
     name: str = ""
     suffixes: tuple[str, ...] = ()  # file or directory name endings that mean this format; the first is the default
     supports_episode_data: bool = False
+    reencodes_images: bool = False  # a copy through decoded frames loses quality, one of the files does not
 
     @classmethod
     def detect(cls, path: PathLike) -> bool:
@@ -65,6 +71,12 @@ class Format:
     def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:
         """Check the dataset, see `verify.verify`."""
         raise NotImplementedError(f"format {cls.name!r} cannot be verified")
+
+    @classmethod
+    def side_files(cls, path: Path) -> list[Path]:
+        """What may lie beside the dataset `path` and belongs to it; none of it needs to exist."""
+        hidden = path.with_name(f".{path.name}.partial")
+        return [journal_path(path), lock_path(path), record_path(path), hidden]
 
 
 FORMATS: dict[str, type[Format]] = {}
@@ -117,13 +129,42 @@ def validate_write_mode(mode: str) -> str:
 def load_dataset(
     name: PathLike, cache_dir: PathLike | None = None, format: str | None = None, **kwargs: Any
 ) -> Dataset:
-    """Open a dataset by path, cached name (see `cache.dataset_path`) or URL.
+    """Open a dataset by path, cached name, hub id (`owner/repo`) or URL, see `locate_dataset`.
 
     `kwargs` go to the reader: `num_steps`, `frameskip`, `transform`, `keys_to_load` ... Raises NotFoundError when
     there is no such dataset, ContractError when its format is not recognised.
     """
-    target: PathLike = name if "://" in str(name) else dataset_path(name, cache_dir)
-    return format_of(target, format).open_reader(target, **kwargs)
+    location = locate_dataset(name, cache_dir, format, kwargs.get("storage_options"))
+    dataset = format_of(location, format).open_reader(location, **kwargs)
+    if isinstance(location, Path) and (record := record_path(location)).exists():
+        dataset.metadata = {**dataset.metadata, "hub": json.loads(record.read_text())}
+    return dataset
+
+
+def locate_dataset(
+    name: PathLike,
+    cache_dir: PathLike | None = None,
+    format: str | None = None,
+    storage_options: dict[str, Any] | None = None,
+) -> Path | str:
+    """Return the path that `name` means, or the URL.
+
+    A path or name is looked up locally, see `cache.dataset_path`. What is not found there and looks like a hub id is
+    downloaded, see `remote.download_dataset`. A URL (`s3://`, `hf://` ...) is read in place; where it is a folder that
+    no format recognises, the first dataset in it is meant. Raises NotFoundError with everything that was tried.
+    """
+    if "://" in str(name):
+        recognised = format is not None or detect_format(str(name)) is not None
+        return str(name) if recognised else dataset_in_url(str(name), storage_options)
+    try:
+        return dataset_path(name, cache_dir)
+    except NotFoundError as error:
+        if not is_hub_id(name):
+            raise
+        try:
+            return download_dataset(str(name), cache_dir)
+        except (NotFoundError, ImportError) as remote:
+            raise NotFoundError(f"{error}\n{remote}") from remote
 
 
 def open_writer(
@@ -133,21 +174,47 @@ def open_writer(
     metadata: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> DatasetWriter:
-    """Open a writer of complete episodes at `path`.
+    """Open a writer of complete episodes at `path`. What it writes, `load_dataset(path)` reads.
 
-    `format=None` takes the format from the suffix, from what exists at `path`, or else HDF5. A path without a
-    dataset suffix gets the format's own. `mode` is `append` (continue or create), `overwrite` (replace on success)
-    or `error` (FileExistsError when something is there). `metadata` (JSON values) describes the run and is read back
-    as `dataset.metadata`. A format that contradicts the suffix is a ContractError.
+    `format=None` takes the format from the suffix, from the dataset that `path` means already, or else HDF5. A path
+    without a dataset suffix gets the format's own. `mode` is `append` (continue or create), `overwrite` (replace on
+    success) or `error` (FileExistsError when something is there). `metadata` (JSON values) describes the run and is
+    read back as `dataset.metadata`. ContractError for a format that contradicts the suffix, and when `path` already
+    means a dataset of another format.
     """
     validate_write_mode(mode)
+    fmt, target = writer_target(path, format)
+    return fmt.open_writer(target, mode=mode, metadata=metadata, **kwargs)
+
+
+def writer_target(path: PathLike, format: str | None = None) -> tuple[type[Format], Path]:
+    """Return the format and the full path that `open_writer(path, format)` writes."""
     if "://" in str(path):
         raise ContractError(f"{path}: datasets are written to local paths; upload the finished one")
-    target = Path(path).expanduser()
+    target = check_path(path)
     by_suffix = next((fmt for fmt in FORMATS.values() if target.name.endswith(fmt.suffixes)), None)
-    if format is not None and by_suffix is not None and by_suffix.name != format:
-        raise ContractError(f"{target}: the suffix means format {by_suffix.name!r}, but format={format!r} was given")
-    fmt = by_suffix or (get_format(format) if format else detect_format(target) or FORMATS[DEFAULT_FORMAT])
-    if by_suffix is None and fmt.suffixes and not target.is_dir():
+    if by_suffix is not None:
+        if format not in (None, by_suffix.name):
+            raise ContractError(
+                f"{target}: the suffix means format {by_suffix.name!r}, but format={format!r} was given"
+            )
+        return by_suffix, target
+    places = dataset_places(target)
+    present = first_dataset(places)  # what `load_dataset(path)` opens now
+    if format is None and present is not None:
+        return format_of(present), present
+    fmt = get_format(format or DEFAULT_FORMAT)
+    if fmt.suffixes and not (target.is_dir() and fmt.detect(target)):
         target = target.with_name(target.name + fmt.suffixes[0])
-    return fmt.open_writer(target, mode=mode, metadata=metadata, **kwargs)
+    if present is not None and places.index(present) < places.index(target):
+        raise ContractError(
+            f"{present} exists, and {str(path)!r} means that dataset; write to {target.name!r} and load it by that name"
+        )
+    return fmt, target
+
+
+def warn_if_dropped(names: Sequence[str], path: PathLike, format: str | None = None) -> None:
+    """Log a warning when `open_writer(path, format)` has no place for the per-episode constants `names`."""
+    fmt, _ = writer_target(path, format)
+    if names and not fmt.supports_episode_data:
+        logger.warning("%s: format %r keeps no per-episode data; %s are dropped", path, fmt.name, [*names])

@@ -21,31 +21,58 @@ class WindowIndex:
     """Maps window numbers to (episode, start) and to dataset rows, for whole arrays at once.
 
     `lengths` and `offsets` (E,) give the rows of each episode and its first row. Episodes shorter than the span have
-    no window: one warning tells how many, ContractError when no window is left at all.
+    no window: one warning tells how many, ContractError when no window is left at all. `check=False` leaves out both.
+
+    needed_rows: rows of its episode that there must be from a window's first row on, where that is more than the span.
     """
 
-    def __init__(self, lengths: np.ndarray, offsets: np.ndarray, num_steps: int = 1, frameskip: int = 1) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        offsets: np.ndarray,
+        num_steps: int = 1,
+        frameskip: int = 1,
+        *,
+        needed_rows: int = 0,
+        check: bool = True,
+    ) -> None:
         if num_steps < 1 or frameskip < 1:
             raise ContractError(f"num_steps={num_steps}, frameskip={frameskip}: expected both >= 1")
         self.num_steps = int(num_steps)
         self.frameskip = int(frameskip)
         self.span = self.num_steps * self.frameskip
         self._offsets = np.asarray(offsets, dtype=np.int64)
-        self._counts = np.maximum(np.asarray(lengths, dtype=np.int64) - self.span + 1, 0)  # (E,)
+        self._needed = max(self.span, int(needed_rows))
+        self._counts = np.maximum(np.asarray(lengths, dtype=np.int64) - self._needed + 1, 0)  # (E,)
         self._ends = np.cumsum(self._counts)  # (E,)
-        self._check_lengths(np.asarray(lengths))
+        if check:
+            self._check_lengths(np.asarray(lengths))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[WindowIndex], first_rows: Sequence[int] | np.ndarray) -> WindowIndex:
+        """Return the windows of `parts`, one after another, the rows of each shifted by its entry in `first_rows`."""
+        joined = cls(np.empty(0), np.empty(0), parts[0].num_steps, parts[0].frameskip, check=False)
+        joined._offsets = np.concatenate([part._offsets + row for part, row in zip(parts, first_rows, strict=True)])
+        joined._counts = np.concatenate([part._counts for part in parts])
+        joined._ends = np.cumsum(joined._counts)
+        return joined
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Windows of each episode, (E,) int64."""
+        return self._counts
 
     def _check_lengths(self, lengths: np.ndarray) -> None:
         short = int(np.count_nonzero(self._counts == 0))
         if not len(self):
             longest = int(lengths.max(initial=0))
             raise ContractError(
-                f"no window of {self.span} rows (num_steps={self.num_steps} x frameskip={self.frameskip}) fits: "
+                f"no window of {self._needed} rows (num_steps={self.num_steps} x frameskip={self.frameskip}) fits: "
                 f"the longest of {len(lengths)} episodes has {longest} rows; use a smaller num_steps or frameskip"
             )
         if short:
             logger.warning(
-                "%d of %d episodes are shorter than %d rows and give no window", short, len(lengths), self.span
+                "%d of %d episodes are shorter than %d rows and give no window", short, len(lengths), self._needed
             )
 
     def __len__(self) -> int:
@@ -71,6 +98,10 @@ class WindowIndex:
         episode, start = self.locate(windows)
         first = (self._offsets[episode] + start)[:, None]
         return first + np.arange(0, self.span, self.frameskip), first + np.arange(self.span)
+
+    def number(self, episodes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return the window that begins at row `starts` of `episodes`, int64: what `locate` undoes. Not checked."""
+        return (self._ends - self._counts)[episodes] + starts
 
     def windows_of(self, episodes: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the numbers of all windows of `episodes`, in the given order, int64 (n,)."""

@@ -124,7 +124,7 @@ def test_a_new_format_is_one_class(home, monkeypatch):
         def open_writer(cls, path, **kwargs):
             return path, kwargs
 
-    assert data.list_formats() == ["hdf5", "toy"]
+    assert data.list_formats()[-1] == "toy"
     assert data.detect_format("x.toy") is Toy is data.get_format("toy")
     assert data.open_writer("x.toy")[1] == {"mode": "append", "metadata": None}
     with pytest.raises(ContractError, match="suffix means format 'toy'"):

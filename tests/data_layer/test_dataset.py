@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from stable_worldmodel.data import HDF5Writer, load_dataset
-from stable_worldmodel.data.formats import hdf5
+from stable_worldmodel.data.formats.hdf5 import format as hdf5
 from stable_worldmodel.errors import ContractError, MissingKeyError
 
 EPISODES = [make_episode(k) for k in range(6)]

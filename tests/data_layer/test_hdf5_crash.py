@@ -9,10 +9,10 @@ from pathlib import Path
 
 import h5py
 import pytest
-from episode_factory import assert_same_episode, make_episode
+from episode_factory import assert_same_datasets, assert_same_episode, make_goal_episode
 
 from stable_worldmodel.data import HDF5Writer, load_dataset
-from stable_worldmodel.data.formats.hdf5_repair import is_marked_open, lookup3, read_superblock
+from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, lookup3, read_superblock
 from stable_worldmodel.data.journal import journal_path, read_journal
 
 CHILD = Path(__file__).with_name("writing_child.py")
@@ -43,7 +43,7 @@ def assert_prefix(path, at_least):
     ds = load_dataset(path)
     assert at_least <= ds.num_episodes <= at_least + 1
     for k, episode in enumerate(ds.iter_episodes()):
-        assert_same_episode(episode, make_episode(k, side=48))
+        assert_same_episode(episode, make_goal_episode(k, side=48))
     return ds.num_episodes
 
 
@@ -58,10 +58,7 @@ def test_killed_recording_keeps_acknowledged_episodes_and_continues_to_the_same_
     total = stored + 3
     for target in (path, whole):
         assert start_writing(target, total).wait() == 0
-    with h5py.File(path) as one, h5py.File(whole) as other:
-        assert set(one) == set(other)
-        for name in one:
-            assert one[name][:].tobytes() == other[name][:].tobytes(), name
+    assert_same_datasets(path, whole)
     described = [record["i"] for record, _ in read_journal(journal_path(path)) if record["kind"] == "episode"]
     assert described == list(range(total))
 
@@ -84,7 +81,7 @@ def test_killed_file_is_repaired_by_append_and_noted_in_the_journal(tmp_path):
 def test_killed_overwrite_keeps_the_old_file(tmp_path):
     path = tmp_path / "old.h5"
     with HDF5Writer(path) as writer:
-        writer.write_episodes(make_episode(k, side=48) for k in range(2))
+        writer.write_episodes(make_goal_episode(k, side=48) for k in range(2))
     before = path.read_bytes()
     kill_after(start_writing(path, mode="overwrite"), 0.1)
     assert path.read_bytes() == before
@@ -99,8 +96,9 @@ def test_reader_during_writing_sees_growing_prefixes(tmp_path):
         counts = []
         for _ in range(10):
             ds = load_dataset(path)
-            counts.append(ds.num_episodes)
-            assert_same_episode(ds.read_rows(counts[-1] - 1, 0, ds.lengths[-1]), make_episode(counts[-1] - 1, side=48))
+            last = ds.num_episodes - 1
+            counts.append(last + 1)
+            assert_same_episode(ds.read_rows(last, 0, ds.lengths[last]), make_goal_episode(last, side=48))
             time.sleep(0.02)
     finally:
         child.kill()
@@ -112,11 +110,11 @@ def test_reader_during_writing_sees_growing_prefixes(tmp_path):
 def test_open_reader_survives_later_appends(tmp_path):
     path = tmp_path / "live.h5"
     with HDF5Writer(path) as writer:
-        writer.write_episode(make_episode(0))
+        writer.write_episode(make_goal_episode(0))
         ds = load_dataset(path)
-        writer.write_episodes(make_episode(k) for k in range(1, 20))
+        writer.write_episodes(make_goal_episode(k) for k in range(1, 20))
         (episode,) = ds.iter_episodes()
-        assert_same_episode(episode, make_episode(0))
+        assert_same_episode(episode, make_goal_episode(0))
 
 
 def test_lookup3_matches_its_reference_value():

@@ -11,10 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from episode_factory import assert_same_episode, make_episode
+from episode_factory import assert_same_datasets, assert_same_episode, make_episode
 
 from stable_worldmodel.data import DatasetLockedError, HDF5Writer, load_dataset
-from stable_worldmodel.data.formats.hdf5_repair import is_marked_open, read_superblock
+from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, read_superblock
 from stable_worldmodel.data.journal import journal_path, read_journal
 from stable_worldmodel.errors import ContractError
 
@@ -82,11 +82,7 @@ def test_equal_episodes_give_equal_columns_in_one_or_many_sessions(path, tmp_pat
     other = tmp_path / "other.h5"
     for k in range(4):
         write(other, [k])
-    with h5py.File(path) as one, h5py.File(other) as many:
-        assert set(one) == set(many)
-        for name in one:
-            assert one[name].chunks == many[name].chunks
-            assert one[name][:].tobytes() == many[name][:].tobytes(), name
+    assert_same_datasets(path, other)
 
 
 def test_error_mode_refuses_an_existing_file_and_touches_nothing(path):

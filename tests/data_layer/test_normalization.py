@@ -76,6 +76,29 @@ def test_rows_with_nan_are_left_out_of_the_fit():
         ZScoreScaler().fit(with_nan[-3:])
 
 
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=40)
+@given(columns, st.lists(st.integers(0, 20), max_size=4))
+def test_a_fit_in_blocks_is_the_fit_of_all_rows(name, rows, cuts):
+    rows = np.concatenate([rows, np.full((1, rows.shape[1]), np.nan)])
+    blocks = np.split(rows, sorted(min(cut, len(rows)) for cut in cuts))  # some may be empty or hold only NaN
+    whole, streamed = get_scaler(name).fit(rows), get_scaler(name).fit_blocks(iter(blocks))
+    for stat in whole.stats:
+        np.testing.assert_allclose(getattr(streamed, stat), getattr(whole, stat), rtol=1e-9, atol=1e-9)
+
+
+def test_images_and_text_are_not_scaled(tmp_path):
+    with HDF5Writer(tmp_path / "set.h5") as writer:
+        writer.write_episode({"pixels": np.zeros((4, 8, 8, 3), np.uint8), "policy": ["x"] * 4})
+    ds = load_dataset(tmp_path / "set.h5")
+    for column, kind in (("pixels", "image"), ("policy", "text")):
+        with pytest.raises(ContractError, match=f"holds {kind}: expected numbers"):
+            column_normalizer(ds, column, column)
+    assert column_normalizer(ds, "ep_idx", "ep_idx").scaler.mean.shape == (1, 1)
+    with pytest.raises(KeyError, match="no column 'nothing'"):
+        column_normalizer(ds, "nothing", "nothing")
+
+
 def test_macro_actions_are_scaled_block_by_block():
     scaler = ZScoreScaler().fit(ROWS)
     windows = ROWS.reshape(10, 5, 16)  # (B, T, K*A) with K = 4

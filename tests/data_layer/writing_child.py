@@ -2,7 +2,7 @@
 
 import sys
 
-from episode_factory import make_episode
+from episode_factory import make_goal_episode
 
 from stable_worldmodel.data import HDF5Writer
 
@@ -11,5 +11,5 @@ if __name__ == "__main__":
     with HDF5Writer(path, mode) as writer:
         print(writer.num_episodes, flush=True)
         for k in range(writer.num_episodes, total):
-            writer.write_episode(make_episode(k, side=48))
+            writer.write_episode(make_goal_episode(k, side=48))
             print(writer.num_episodes, flush=True)

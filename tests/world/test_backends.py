@@ -41,8 +41,16 @@ class InterruptedPolicy(RandomPolicy):
 
 
 def content(path):
+    """Everything stored in the file, dataset by dataset, those in groups included."""
+    found = {}
+
+    def read(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = (item.dtype, item[()].tobytes())
+
     with h5py.File(path, "r") as file:
-        return {name: (dataset.dtype, dataset[()].tobytes()) for name, dataset in file.items()}
+        file.visititems(read)
+    return found
 
 
 def make_world(env, num_envs, **kwargs):

@@ -24,9 +24,16 @@ def collect(path, episodes, num_envs=3, seed=0, policy_seed=1, mode="resume", **
 
 
 def content(path):
-    """Everything stored in the file, dataset by dataset."""
+    """Everything stored in the file, dataset by dataset, those in groups included."""
+    found = {}
+
+    def read(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
     with h5py.File(path, "r") as file:
-        return {name: dataset[()] for name, dataset in file.items()}
+        file.visititems(read)
+    return found
 
 
 def assert_same_file(first, second):
@@ -57,6 +64,17 @@ def test_two_room_expert_data_is_bit_identical_for_any_num_envs(tmp_path):
             reference = results
         np.testing.assert_array_equal(results["episode_successes"], reference["episode_successes"])
         np.testing.assert_array_equal(results["episode_lengths"], reference["episode_lengths"])
+
+
+def test_the_goal_image_of_an_episode_is_stored_once(tmp_path):
+    with World("swm/TwoRoom-v1", 2, (32, 32), max_episode_steps=9) as world:
+        world.set_policy(RandomPolicy(seed=1))
+        world.collect(tmp_path / "d.h5", 5, seed=0, progress=False)
+    stored, dataset = content(tmp_path / "d.h5"), load_dataset(tmp_path / "d.h5")
+    assert len(stored["goal/frames"]) == 5
+    for k in range(5):
+        goal = dataset.read_rows(k, 0, dataset.lengths[k], ["goal"])["goal"]
+        np.testing.assert_array_equal(goal, np.broadcast_to(stored["goal/frames"][k], goal.shape))
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stable_worldmodel.data.columns import INDEX_COLUMNS
-from stable_worldmodel.data.formats import hdf5_layout as layout
-from stable_worldmodel.data.formats.hdf5_repair import is_marked_open, needs_repair, read_superblock, repair_superblock
-from stable_worldmodel.data.formats.hdf5_writer import HDF5Writer
+from stable_worldmodel.data.formats.hdf5 import layout
+from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, needs_repair, read_superblock, repair_superblock
+from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
 from stable_worldmodel.data.journal import journal_path, read_header, read_journal
 from stable_worldmodel.data.lock import WriterLock, is_locked
 from stable_worldmodel.data.verify import Report
@@ -29,7 +28,7 @@ def verify_file(path: Path, deep: bool, repair: bool) -> Report:
     with layout.open_for_reading(path) as file:
         lengths, offsets = layout.episode_index(file)
         report.episodes, report.rows = len(lengths), int(lengths.sum())
-        good = _check_index(lengths, offsets, report)
+        good = check_index(lengths, offsets, report)
         good = min(good, _check_columns(file, offsets + lengths, live, report))
         good = min(good, _check_journal(file, deep, lengths[:good], offsets[:good], report))
     if repair and report.faults:
@@ -46,12 +45,12 @@ def _keep(path: Path, episodes: int) -> None:
         with layout.open_for_append(path) as file:
             lengths, offsets = layout.episode_index(file)
             rows = int((offsets + lengths)[:episodes].max(initial=0))
-            names = (*layout.columns_of(file), *INDEX_COLUMNS)
-            layout.cut({name: file[name] for name in names}, rows, episodes)
+            columns = layout.columns_of(file)
+            layout.cut(layout.datasets_of(file, columns), layout.sizes_of(columns, rows, episodes))
     HDF5Writer(path).close()  # brings the journal in line
 
 
-def _check_index(lengths: np.ndarray, offsets: np.ndarray, report: Report) -> int:
+def check_index(lengths: np.ndarray, offsets: np.ndarray, report: Report) -> int:
     """Return the number of leading episodes that have rows of their own."""
     order = np.argsort(offsets, kind="stable")
     starts, ends = offsets[order], (offsets + lengths)[order]
@@ -67,13 +66,16 @@ def _check_index(lengths: np.ndarray, offsets: np.ndarray, report: Report) -> in
 def _check_columns(file: h5py.File, ends: np.ndarray, live: bool, report: Report) -> int:
     """Return the number of leading episodes for which every column is long enough."""
     good, rows = len(ends), int(ends.max(initial=0))
-    for name in layout.columns_of(file):
-        found = len(file[name])
-        if found > rows and not live:
-            report.faults.append(f"column {name!r}: {found - rows} rows belong to no complete episode")
+    for name, column in layout.columns_of(file).items():
+        found, sizes = column.readable_rows(), column.sizes(rows)
         if found < rows:
             good = min(good, int(np.argmax(ends > found)))
             report.faults.append(f"column {name!r}: {found} rows, the episodes need {rows}")
+        for path, dataset in column.datasets.items():
+            if len(dataset) > sizes[path] and not live:
+                report.faults.append(
+                    f"column {path!r}: {len(dataset) - sizes[path]} rows belong to no complete episode"
+                )
     return good
 
 
@@ -81,14 +83,19 @@ def _check_journal(file: h5py.File, deep: bool, lengths: np.ndarray, offsets: np
     """Return the number of leading episodes that agree with the journal, where it describes them."""
     if read_header(report.path, file.attrs.get(layout.ID_ATTRIBUTE)) is None:
         return len(lengths)
-    images = {name for name, column in layout.columns_of(file).items() if column.kind == "image"}
+    columns = layout.columns_of(file)
+    images = {name for name, stored in columns.items() if stored.column.kind == "image"}
     for record, _ in read_journal(journal_path(report.path)):
         if record["kind"] != "episode" or record["i"] >= len(lengths):
             continue
         i = record["i"]
         rows = slice(offsets[i], offsets[i] + lengths[i])
         checksums = {name: crc for name, crc in record["crc32"].items() if deep or name not in images}
-        wrong = [name for name, crc in checksums.items() if zlib.crc32(file[name][rows].data) != crc]
+        wrong = [
+            name
+            for name, crc in checksums.items()
+            if name not in columns or zlib.crc32(columns[name].read(rows).data) != crc
+        ]
         report.checked += 1
         if record["len"] != lengths[i] or wrong:
             report.faults.append(f"episode {i}: differs from what was recorded, in {wrong or 'its length'}")

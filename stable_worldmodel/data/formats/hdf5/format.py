@@ -1,9 +1,9 @@
-"""The `hdf5` format: one file per dataset. See `hdf5_layout` for what is inside."""
+"""The `hdf5` format: one file per dataset. See `hdf5.layout` for what is inside."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,16 +12,17 @@ import numpy as np
 from stable_worldmodel.data.cache import dataset_path
 from stable_worldmodel.data.columns import DERIVED_COLUMNS, Column, decode_text
 from stable_worldmodel.data.dataset import Dataset, Transform
-from stable_worldmodel.data.formats import hdf5_layout as layout
-from stable_worldmodel.data.formats.hdf5_rows import (
+from stable_worldmodel.data.formats.hdf5 import layout
+from stable_worldmodel.data.formats.hdf5.columns import StoredColumn
+from stable_worldmodel.data.formats.hdf5.rows import (
     LIBRARY_SPAN,
     MappedRows,
     check_not_replaced,
     read_through_library,
     row_offsets,
 )
-from stable_worldmodel.data.formats.hdf5_verify import verify_file
-from stable_worldmodel.data.formats.hdf5_writer import HDF5Writer
+from stable_worldmodel.data.formats.hdf5.verify import verify_file
+from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
 from stable_worldmodel.data.frame_cache import FrameCache
 from stable_worldmodel.data.journal import read_header
 from stable_worldmodel.data.memory import available_memory
@@ -106,7 +107,8 @@ class HDF5Dataset(Dataset):
             lengths, offsets = layout.episode_index(file)
             if not len(lengths):
                 raise ContractError(f"{location}: no episode is complete yet")
-            columns = layout.columns_of(file, rows=int((offsets + lengths).max()))
+            stored = layout.columns_of(file, rows=int((offsets + lengths).max()))
+            columns = {name: column.column for name, column in stored.items()}
             super().__init__(
                 lengths,
                 offsets,
@@ -119,12 +121,16 @@ class HDF5Dataset(Dataset):
             )
             header = read_header(self.path, file.attrs.get(layout.ID_ATTRIBUTE)) if self.path else None
             self.metadata = header["metadata"] if header else {}
-            stored = [column for column in self.column_names if column not in DERIVED_COLUMNS]
-            frames = [column for column in stored if _is_frame(columns[column])]
-            _check_filters(file, stored)
-            self._mapped = self._map_rows(file, stored)
-            self._load_table(file, [column for column in stored if column not in frames], keys_to_cache or ())
-            self._caches = self._make_caches(file, frames, cache, keys_to_cache or ())
+            self._entries = {name: column.entries_path for name, column in stored.items()}
+            self._shown = {
+                name: column.entries_of(self.num_rows) for name, column in stored.items() if column.shown is not None
+            }
+            loaded = [stored[name] for name in self.column_names if name not in DERIVED_COLUMNS]
+            frames = {column.name: column for column in loaded if _is_frame(column.column)}
+            _check_filters(file, loaded)
+            self._mapped = self._map_rows(loaded)
+            self._load_table([column for column in loaded if column.name not in frames], keys_to_cache or ())
+            self._caches = self._make_caches(frames, cache, keys_to_cache or ())
         for target, source in (keys_to_merge or {}).items():
             self.merge_col(source, target)
 
@@ -148,69 +154,76 @@ class HDF5Dataset(Dataset):
             self._handle = (os.getpid(), self._open())
         return self._handle[1]
 
-    def _map_rows(self, file: h5py.File, names: list[str]) -> dict[str, MappedRows]:
-        """Address rows by byte offset where the file allows it and the last row read both ways agrees."""
+    def _map_rows(self, columns: Iterable[StoredColumn]) -> dict[str, MappedRows]:
+        """Address entries by byte offset where the file allows it and the last one read both ways agrees."""
         found: dict[str, MappedRows] = {}
         if self.path is None:
             return found
-        last = np.array([self.num_rows - 1])
-        for name in names:
-            offsets = row_offsets(file[name], self.num_rows)
-            if offsets is None or self.columns[name].kind == "text":
+        for stored in columns:
+            last = np.array([self._num_entries(stored.name) - 1])
+            offsets = row_offsets(stored.entries, int(last[0]) + 1)
+            if offsets is None or stored.column.kind == "text":
                 continue
-            mapped = MappedRows(self.path, offsets, self.columns[name])
-            if mapped.read(last).tobytes() == file[name][last].tobytes():
-                found[name] = mapped
+            mapped = MappedRows(self.path, offsets, stored.column)
+            if mapped.read(last).tobytes() == stored.entries[last].tobytes():
+                found[stored.name] = mapped
         return found
 
-    def _load_table(self, file: h5py.File, names: list[str], keys_to_cache: Sequence[str]) -> None:
+    def _num_entries(self, name: str) -> int:
+        """What the file holds of a column: rows, or the frames that its rows show."""
+        return int(self._shown[name].max()) + 1 if name in self._shown else self.num_rows
+
+    def _load_table(self, columns: Iterable[StoredColumn], keys_to_cache: Sequence[str]) -> None:
         """Hold numbers and text in memory, the small columns first, as long as they fit."""
         left = available_memory() // 2
         everything = np.arange(self.num_rows)
-        for name in sorted(names, key=lambda name: (name not in keys_to_cache, self.columns[name].row_bytes)):
-            column = self.columns[name]
+        for stored in sorted(columns, key=lambda stored: (stored.name not in keys_to_cache, stored.column.row_bytes)):
+            name, column = stored.name, stored.column
             left -= column.row_bytes * self.num_rows
             if left < 0 and name not in keys_to_cache:
                 return
             if name in self._mapped:
                 self._table[name] = self._mapped.pop(name).read(everything)
             elif column.kind == "text":
-                self._table[name] = decode_text(file[name][: self.num_rows].tolist())
+                self._table[name] = decode_text(stored.entries[: self.num_rows].tolist())
             else:
-                self._table[name] = file[name][: self.num_rows].astype(column.dtype, copy=False)
+                self._table[name] = stored.entries[: self.num_rows].astype(column.dtype, copy=False)
 
     def _make_caches(
-        self, file: h5py.File, frames: list[str], cache: CacheMode, keys_to_cache: Sequence[str]
+        self, frames: Mapping[str, StoredColumn], cache: CacheMode, keys_to_cache: Sequence[str]
     ) -> dict[str, FrameCache]:
         for name in keys_to_cache:
             self._column(name)
         wanted = [name for name in frames if cache == "decoded" or name in keys_to_cache]
         optional = [name for name in frames if cache == "auto" and name not in self._mapped and name not in wanted]
+        size = {name: frames[name].column.row_bytes * self._num_entries(name) for name in frames}
         limit = available_memory() // 2
-        needed = sum(self.columns[name].row_bytes for name in wanted) * self.num_rows
+        needed = sum(size[name] for name in wanted)
         if needed > limit:
             raise ContractError(
                 f"caching {wanted} takes {needed >> 20} MiB, {limit >> 20} MiB are allowed; use cache='none'"
             )
-        if needed + sum(self.columns[name].row_bytes for name in optional) * self.num_rows <= limit:
+        if needed + sum(size[name] for name in optional) <= limit:
             wanted += optional
-        block = {name: (file[name].chunks or (LIBRARY_SPAN,))[0] for name in wanted}
-        return {name: FrameCache(self.columns[name], self.num_rows, max(block[name], 16)) for name in wanted}
+        block = {name: (frames[name].entries.chunks or (LIBRARY_SPAN,))[0] for name in wanted}
+        return {name: FrameCache(self.columns[name], self._num_entries(name), max(block[name], 16)) for name in wanted}
 
     def _read_rows(self, name: str, rows: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        entries = self._shown[name][rows] if name in self._shown else rows
         if name in self._caches:
-            return self._caches[name].read(rows, lambda rows: self._from_file(name, rows, None), out)
-        return self._from_file(name, rows, out)
+            return self._caches[name].read(entries, lambda entries: self._from_file(name, entries, None), out)
+        return self._from_file(name, entries, out)
 
-    def _from_file(self, name: str, rows: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    def _from_file(self, name: str, entries: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         if name in self._mapped:
-            return self._mapped[name].read(rows, out)
-        dataset, column = self._library()[name], self.columns[name]
+            return self._mapped[name].read(entries, out)
+        dataset, column = self._library()[self._entries[name]], self.columns[name]
         if column.kind == "text":
-            return decode_text(read_through_library(dataset, rows, np.empty(len(rows), dtype=dataset.dtype)).tolist())
+            buffer = np.empty(len(entries), dtype=dataset.dtype)
+            return decode_text(read_through_library(dataset, entries, buffer).tolist())
         if out is None:
-            out = np.empty((len(rows), *column.shape), dtype=column.dtype)
-        return read_through_library(dataset, rows, out)
+            out = np.empty((len(entries), *column.shape), dtype=column.dtype)
+        return read_through_library(dataset, entries, out)
 
 
 def _is_frame(column: Column) -> bool:
@@ -218,17 +231,17 @@ def _is_frame(column: Column) -> bool:
     return column.kind == "image" or column.row_bytes >= FRAME_BYTES
 
 
-def _check_filters(file: h5py.File, names: list[str]) -> None:
+def _check_filters(file: h5py.File, columns: Iterable[StoredColumn]) -> None:
     """Raise MissingDependencyError when a column is compressed with a filter that is not installed."""
     import h5py
 
-    for name in names:
-        pipeline = file[name].id.get_create_plist()
+    for stored in columns:
+        pipeline = stored.entries.id.get_create_plist()
         for i in range(pipeline.get_nfilters()):
             number, _, _, label = pipeline.get_filter(i)
             if not h5py.h5z.filter_avail(number):
                 raise MissingDependencyError(
-                    f"column {name!r} of {file.filename} is compressed with filter {number} ({label.decode()}), "
+                    f"column {stored.name!r} of {file.filename} is compressed with filter {number} ({label.decode()}), "
                     "which is not installed; pip install hdf5plugin"
                 )
 

@@ -1,9 +1,9 @@
-"""What a dataset looks like inside an HDF5 file: root datasets, one per column, and the episode index.
+"""What a dataset looks like inside an HDF5 file: the columns and the episode index.
 
-Every column is a resizable root dataset over the rows of all episodes. `ep_len` (E,) int32 and `ep_offset` (E,) int64
-tell which rows belong to which episode. Images have one frame per chunk and no filter, so that a reader can address
-frames by byte offset; numbers have chunks of about 128 KiB; text is fixed-length UTF-8, because variable-length data
-lives in a heap that does not survive a killed writer.
+Every column is a resizable root dataset over the rows of all episodes, or a group of two where images are stored once,
+see `hdf5.columns`. `ep_len` (E,) int32 and `ep_offset` (E,) int64 tell which rows belong to which episode. Images have
+one frame per chunk and no filter, so that a reader can address frames by byte offset; numbers have chunks of about
+128 KiB; text is fixed-length UTF-8, because variable-length data lives in a heap that does not survive a killed writer.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stable_worldmodel.data.columns import INDEX_COLUMNS, Column
-from stable_worldmodel.data.formats.hdf5_repair import is_marked_open, read_superblock, superblock_version
+from stable_worldmodel.data.formats.hdf5.columns import FRAMES, ROW, StoredColumn, split_frames, stored_column
+from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, read_superblock, superblock_version
 from stable_worldmodel.errors import ContractError, NotFoundError
 
 if TYPE_CHECKING:
@@ -77,39 +78,38 @@ def episode_index(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
     return lengths[:committed], offsets
 
 
-def columns_of(file: h5py.File, rows: int = 0) -> dict[str, Column]:
-    """Return the columns of at least `rows` rows; other root entries are left alone with a warning."""
-    import h5py
-
+def columns_of(file: h5py.File, rows: int = 0) -> dict[str, StoredColumn]:
+    """Return the columns of at least `rows` readable rows; other root entries are left alone with a warning."""
     columns = {}
     for name, item in file.items():
         if name in INDEX_COLUMNS:
             continue
-        column = _column_of(item) if isinstance(item, h5py.Dataset) and item.ndim and len(item) >= rows else None
-        if column is None:
+        column = stored_column(name, item)
+        if column is None or column.readable_rows() < rows:
             logger.warning("%s: %r is not a column of %d rows and is ignored", file.filename, name, rows)
             continue
         columns[name] = column
     return columns
 
 
-def cut(datasets: Mapping[str, h5py.Dataset], rows: int, episodes: int) -> None:
-    """Shorten columns and index to `rows` and `episodes`; the index first, because readers go by it."""
+def datasets_of(file: h5py.File, columns: Mapping[str, StoredColumn]) -> dict[str, h5py.Dataset]:
+    """Return the datasets of the columns and of the index, by path in the file."""
+    datasets = {path: dataset for column in columns.values() for path, dataset in column.datasets.items()}
+    return {**datasets, **{name: file[name] for name in INDEX_COLUMNS}}
+
+
+def sizes_of(columns: Mapping[str, StoredColumn], rows: int, episodes: int) -> dict[str, int]:
+    """Return how long each of these datasets is when `episodes` episodes of `rows` rows in all are stored."""
+    sizes = {path: size for column in columns.values() for path, size in column.sizes(rows).items()}
+    return {**sizes, **dict.fromkeys(INDEX_COLUMNS, episodes)}
+
+
+def cut(datasets: Mapping[str, h5py.Dataset], sizes: Mapping[str, int]) -> None:
+    """Shorten datasets to `sizes`; the index first, because readers go by it."""
     for name, dataset in sorted(datasets.items(), key=lambda item: item[0] not in INDEX_COLUMNS):
-        size = episodes if name in INDEX_COLUMNS else rows
-        if len(dataset) > size:
-            dataset.resize(size, axis=0)
+        if len(dataset) > sizes[name]:
+            dataset.resize(sizes[name], axis=0)
             dataset.flush()
-
-
-def _column_of(dataset: h5py.Dataset) -> Column | None:
-    import h5py
-
-    if h5py.check_string_dtype(dataset.dtype):
-        return Column(np.dtype(object), dataset.shape[1:], "text") if dataset.ndim == 1 else None
-    if dataset.dtype.kind not in "biufc":
-        return None
-    return Column.numeric(dataset.dtype.newbyteorder("="), dataset.shape[1:])
 
 
 def encode_texts(columns: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -132,8 +132,8 @@ def encode_texts(columns: Mapping[str, np.ndarray], widths: Mapping[str, int]) -
     return stored
 
 
-def create_file(path: Path, stored: Mapping[str, np.ndarray]) -> str:
-    """Write a new file that holds one episode, and return its identity."""
+def create_file(path: Path, stored: Mapping[str, np.ndarray], unique: Collection[str] = ()) -> str:
+    """Write a new file that holds one episode, and return its identity. Images of columns `unique` are stored once."""
     import h5py
 
     rows = len(next(iter(stored.values())))
@@ -142,19 +142,28 @@ def create_file(path: Path, stored: Mapping[str, np.ndarray]) -> str:
     with h5py.File(path, "w", libver=("v110", "latest")) as file:
         file.attrs[ID_ATTRIBUTE] = dataset_id
         for name, values in stored.items():
-            image = Column.of(values).kind == "image"
-            file.create_dataset(
-                name,
-                data=values,
-                dtype=values.dtype,
-                maxshape=(None, *values.shape[1:]),
-                chunks=(1 if image else _table_chunk_rows(values), *values.shape[1:]),
-                fill_time="never" if image else "ifset",
-            )
+            if name in unique:
+                frames, row = split_frames(values, first=0)
+                _create_dataset(file, f"{name}/{FRAMES}", frames)
+                _create_dataset(file, f"{name}/{ROW}", row)
+            else:
+                _create_dataset(file, name, values)
         for name, dtype, value in (("ep_offset", np.int64, 0), ("ep_len", np.int32, rows)):
             index = np.array([value], dtype=dtype)
             file.create_dataset(name, data=index, maxshape=(None,), chunks=(INDEX_CHUNK_ROWS,))
     return dataset_id
+
+
+def _create_dataset(file: h5py.File, path: str, values: np.ndarray) -> None:
+    image = Column.of(values).kind == "image"
+    file.create_dataset(
+        path,
+        data=values,
+        dtype=values.dtype,
+        maxshape=(None, *values.shape[1:]),
+        chunks=(1 if image else _table_chunk_rows(values), *values.shape[1:]),
+        fill_time="never" if image else "ifset",
+    )
 
 
 def _table_chunk_rows(values: np.ndarray) -> int:
@@ -195,7 +204,8 @@ def _check_appendable(file: h5py.File) -> None:
 
     lengths, offsets = episode_index(file)
     rows = int((offsets + lengths).max(initial=0))
-    short = [name for name in columns_of(file) if len(file[name]) < rows]
+    columns = columns_of(file)
+    short = [name for name, column in columns.items() if column.readable_rows() < rows]
     if short:
         raise ContractError(
             f"{file.filename}: columns {short} are shorter than the {rows} rows of the episodes; "
@@ -204,7 +214,7 @@ def _check_appendable(file: h5py.File) -> None:
 
     version = superblock_version(read_superblock(Path(file.filename)))
     faults = [] if version == 3 else [f"superblock version {version}: expected 3, which readers can follow"]
-    for name, item in file.items():
+    for name, item in {**file, **datasets_of(file, columns)}.items():
         if not isinstance(item, h5py.Dataset) or not item.ndim:
             continue
         if item.chunks is None or item.maxshape[0] is not None:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.cache import ensure_dir_exists
-from stable_worldmodel.data.columns import INDEX_COLUMNS, Column
+from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.episode import Columns, check_schema, prepare_episode
-from stable_worldmodel.data.formats import hdf5_layout as layout
-from stable_worldmodel.data.formats import hdf5_repair as repair
+from stable_worldmodel.data.formats.hdf5 import layout, repair
+from stable_worldmodel.data.formats.hdf5.columns import UNIQUE_COLUMNS, StoredColumn, check_patterns, is_unique
 from stable_worldmodel.data.journal import Journal, check_metadata, episode_record, journal_path, make_header
 from stable_worldmodel.data.lock import WriterLock
 from stable_worldmodel.data.registry import validate_write_mode
@@ -45,6 +45,9 @@ class HDF5Writer:
         exception or a kill the old file is still there. `error` raises FileExistsError when the file exists.
     metadata: what the run was (env id, policy, seed, versions ...), JSON values; kept in the journal of a new file.
     text_width: bytes per text; raised to the next multiple when the first episode holds longer texts.
+    unique_columns: names and patterns (`goal.*`) of image columns; a new file holds a frame of these once for all rows
+        in sequence that show it. `()` stores every column row by row, which other programs read. Columns of another
+        kind are always stored row by row, and an existing file goes on as it was created.
     fsync_every: seconds after which a commit also waits for the disk, so that it survives a power loss.
 
     Raises DatasetLockedError while another writer is alive. Not thread-safe.
@@ -57,6 +60,7 @@ class HDF5Writer:
         *,
         metadata: Mapping[str, Any] | None = None,
         text_width: int = 64,
+        unique_columns: Sequence[str] = UNIQUE_COLUMNS,
         fsync_every: float = 60.0,
     ) -> None:
         self.path = Path(path).expanduser().resolve()
@@ -64,11 +68,14 @@ class HDF5Writer:
         self.num_episodes = 0
         self.metadata = check_metadata(metadata)
         self._text_width = text_width
+        self._unique_columns = check_patterns(unique_columns)
         self._fsync_every = fsync_every
         self._last_sync = time.monotonic()
         self._closed = False
         self._rows = 0
         self._schema: dict[str, Column] = {}
+        self._stored: dict[str, StoredColumn] = {}
+        self._sizes: dict[str, int] = {}  # committed lengths of `_datasets`
         self._widths: dict[str, int] = {}
         self._warned: set[str] = set()
         self._file: h5py.File | None = None
@@ -137,7 +144,8 @@ class HDF5Writer:
         ensure_dir_exists(self._partial)
         target = self._partial / self.path.name
         stored = layout.encode_texts(columns, self._widths)
-        dataset_id = layout.create_file(target, stored)
+        unique = [name for name, column in self._schema.items() if is_unique(name, column, self._unique_columns)]
+        dataset_id = layout.create_file(target, stored, unique)
         with Journal(journal_path(target)) as journal:
             journal.begin(make_header(dataset_id, self._schema, self.metadata, first_episode=0), 1)
             journal.append(episode_record(0, stored))
@@ -159,18 +167,20 @@ class HDF5Writer:
         self._file = file = layout.open_for_append(target)
         lengths, offsets = layout.episode_index(file)
         self.num_episodes, self._rows = len(lengths), int((offsets + lengths).max(initial=0))
-        self._schema = layout.columns_of(file)
+        self._stored = layout.columns_of(file)
+        self._schema = {name: stored.column for name, stored in self._stored.items()}
         self._widths = {
-            name: file[name].dtype.itemsize for name, column in self._schema.items() if column.kind == "text"
+            name: stored.entries.dtype.itemsize for name, stored in self._stored.items() if stored.column.kind == "text"
         }
-        self._datasets = {name: file[name] for name in (*self._schema, *INDEX_COLUMNS)}  # kept open: warm chunk caches
-        layout.cut(self._datasets, self._rows, self.num_episodes)  # what an interrupted commit left behind
+        self._datasets = layout.datasets_of(file, self._stored)  # kept open: warm chunk caches
+        self._sizes = layout.sizes_of(self._stored, self._rows, self.num_episodes)
+        layout.cut(self._datasets, self._sizes)  # what an interrupted commit left behind
         known = {} if self.num_episodes else self.metadata  # nobody knows how the episodes before a journal were made
         header = make_header(dataset_id, self._schema, known, first_episode=self.num_episodes)
         self._journal.begin(header, self.num_episodes)
         for i in range(self._journal.num_episodes, self.num_episodes):  # committed, then killed before the journal
             rows = slice(offsets[i], offsets[i] + lengths[i])
-            self._journal.append(episode_record(i, {name: self._datasets[name][rows] for name in self._schema}))
+            self._journal.append(episode_record(i, {name: column.read(rows) for name, column in self._stored.items()}))
         self._adopt_metadata(self._journal.header["metadata"])
 
     def _adopt_metadata(self, stored: dict[str, Any]) -> None:
@@ -183,27 +193,33 @@ class HDF5Writer:
     def _commit(self, stored: Columns) -> None:
         """Append one episode. The flush of `ep_len` is the commit; rows before it are invisible to every reader."""
         rows = len(next(iter(stored.values())))
+        parts: Columns = {}
         for name, values in stored.items():
-            self._extend(name, self._rows, values)
-        self._extend("ep_offset", self.num_episodes, np.array([self._rows]))
-        self._extend("ep_len", self.num_episodes, np.array([rows]))
+            parts.update(self._stored[name].extension(values, self._sizes))
+        parts["ep_offset"] = np.array([self._rows])
+        parts["ep_len"] = np.array([rows])  # the last one
+        for path, values in parts.items():
+            self._extend(path, values)
+        for path, values in parts.items():
+            self._sizes[path] += len(values)
         self._rows += rows
         self.num_episodes += 1
         self._journal.append(episode_record(self.num_episodes - 1, stored))
         if time.monotonic() - self._last_sync >= self._fsync_every:
             self._sync_all()
 
-    def _extend(self, name: str, start: int, values: np.ndarray) -> None:
-        dataset = self._datasets[name]
+    def _extend(self, path: str, values: np.ndarray) -> None:
+        dataset, start = self._datasets[path], self._sizes[path]
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
         dataset.flush()
 
     def _finish(self, file: h5py.File) -> None:
         try:
-            layout.cut(self._datasets, self._rows, self.num_episodes)  # what an interrupted commit left behind
+            layout.cut(self._datasets, self._sizes)  # what an interrupted commit left behind
         finally:
             self._datasets.clear()
+            self._stored.clear()
             file.close()
             self._file = None
         self._sync_all()

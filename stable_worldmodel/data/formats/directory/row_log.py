@@ -1,0 +1,132 @@
+"""The log beside a dataset directory: episodes that are committed but not yet in the files of the dataset.
+
+`<name>.log` holds one record per episode: its numbers and texts as raw arrays, and a CRC-32. Appending a record is the
+commit of the episode, at a cost that does not depend on the size of the dataset. From time to time, and when it is
+closed, the writer folds the log into the dataset's own files and empties it. A record torn by a crash is ignored, and
+so are records that were folded already and a log that belongs to another dataset.
+
+Readers load the log as a whole: the writer may empty it under their hands.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_HEAD = struct.Struct("<4sIQ")  # tag, CRC-32 of the body, size of the body
+_TAG = b"swmE"
+
+
+@dataclass(frozen=True)
+class LoggedEpisode:
+    """One committed episode: `columns` (rows, ...) of numbers or fixed-width text, and what the format notes of it."""
+
+    i: int
+    rows: int
+    notes: dict[str, Any]
+    columns: dict[str, np.ndarray]
+
+
+def log_path(dataset: Path) -> Path:
+    """Where the log of `dataset` lies."""
+    return dataset.with_name(dataset.name + ".log")
+
+
+def read_log(dataset: Path, dataset_id: str | None, first: int) -> list[LoggedEpisode]:
+    """Return the logged episodes of this dataset from number `first` on, without a gap."""
+    path = log_path(dataset)
+    if dataset_id is None or not path.exists():
+        return []
+    return list(_parse(path.read_bytes(), dataset_id, first))
+
+
+def _parse(data: bytes, dataset_id: str, first: int) -> Iterator[LoggedEpisode]:
+    view, start = memoryview(data), 0
+    while start + _HEAD.size <= len(view):
+        tag, crc, size = _HEAD.unpack_from(view, start)
+        body = view[start + _HEAD.size : start + _HEAD.size + size]
+        if tag != _TAG or len(body) < size or zlib.crc32(body) != crc:
+            return
+        start += _HEAD.size + size
+        head_size = int.from_bytes(body[:4], "little")
+        head = json.loads(bytes(body[4 : 4 + head_size]))
+        if head["id"] != dataset_id or head["i"] > first:
+            return
+        if head["i"] == first:
+            first += 1
+            yield LoggedEpisode(head["i"], head["rows"], head["notes"], _columns(head, body[4 + head_size :]))
+
+
+def _columns(head: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
+    columns, start = {}, 0
+    for name, (dtype, shape) in head["columns"].items():
+        count = int(np.prod(shape, dtype=np.int64))
+        columns[name] = np.frombuffer(data, dtype, count, start).reshape(shape)
+        start += columns[name].nbytes
+    return columns
+
+
+class RowLog:
+    """The writer's end of a log; the caller holds the lock of the dataset. It starts empty."""
+
+    def __init__(self, dataset: Path, dataset_id: str, first: int) -> None:
+        self.path = log_path(dataset)
+        self.first = first  # number of the first episode in it
+        self.size = 0  # episodes in it
+        self._dataset, self._id = dataset, dataset_id
+        self._file = self.path.open("wb", buffering=0)  # nothing may wait in memory when the commit returns
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self._file.tell()
+
+    def append(self, rows: int, columns: Mapping[str, np.ndarray], notes: dict[str, Any]) -> None:
+        """Commit the next episode. After an exception there is no trace of it."""
+        head = json.dumps({
+            "id": self._id,
+            "i": self.first + self.size,
+            "rows": rows,
+            "notes": notes,
+            "columns": {name: [values.dtype.str, values.shape] for name, values in columns.items()},
+        }).encode()  # fmt: skip
+        parts = [len(head).to_bytes(4, "little"), head]
+        parts += [np.ascontiguousarray(values).tobytes() for values in columns.values()]
+        body = b"".join(parts)
+        record = memoryview(_HEAD.pack(_TAG, zlib.crc32(body), len(body)) + body)
+        begin, size = self._file.tell(), self.size
+        try:
+            while len(record):  # a full disk takes a part before it refuses
+                record = record[self._file.write(record) :]
+            self.size += 1
+        except BaseException:
+            if self.size == size:
+                self._file.truncate(begin)
+                self._file.seek(begin)
+            raise
+
+    def episodes(self) -> list[LoggedEpisode]:
+        """What has been appended."""
+        return read_log(self._dataset, self._id, self.first)
+
+    def restart(self, first: int) -> None:
+        """Empty the log: everything before episode `first` is in the dataset's files."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.first, self.size = first, 0
+
+    def close(self) -> None:
+        """Close the file; what is in it stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""What writers ask of the file system beyond reading and writing: durability, an atomic swap, a seal on files.
+
+A seal is eight bytes at the end of a file: a tag and the CRC-32 of everything before it. The decoders of JPEG, PNG, MP4
+and Arrow streams ignore what follows the end mark of their format, so a sealed file is an ordinary one, and a reader
+that knows the seal notices every changed bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from stable_worldmodel.errors import ContractError
+
+SEAL = b"swm1"
+SEAL_BYTES = len(SEAL) + 4
+
+MANY_FILES = 64  # so many are synchronised one by one, more of them as the whole file system
+
+_BLOCK = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def seal_of(crc: int) -> bytes:
+    """The seal of content with this CRC-32."""
+    return SEAL + crc.to_bytes(4, "little")
+
+
+def seal(data: bytes) -> bytes:
+    """Return `data` with its seal."""
+    return data + seal_of(zlib.crc32(data))
+
+
+def check_seal(data: bytes) -> None:
+    """Raise ContractError when `data` carries a seal that does not fit; files without one pass."""
+    view = memoryview(data)
+    if view[-SEAL_BYTES:-4] == SEAL and zlib.crc32(view[:-SEAL_BYTES]) != int.from_bytes(view[-4:], "little"):
+        raise ContractError("its checksum does not fit, the file has been damaged")
+
+
+def seal_file(path: Path) -> None:
+    """Append the seal to a finished file."""
+    crc = 0
+    with path.open("r+b") as file:
+        while block := file.read(_BLOCK):
+            crc = zlib.crc32(block, crc)
+        file.write(seal_of(crc))
+
+
+def sync(paths: Sequence[Path]) -> None:
+    """Wait until these files or directories have reached the disk."""
+    if len(paths) > MANY_FILES:
+        if not _sync_file_system(paths[0]):
+            os.sync()
+        return
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _sync_file_system(path: Path) -> bool:
+    """Write out the file system of `path`; False where that is not possible."""
+    if not hasattr(_libc(), "syncfs"):
+        return False
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return _libc().syncfs(fd) == 0
+    finally:
+        os.close(fd)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Move the directory `new` to `path`; where `path` exists they trade places, in one step if the system can."""
+    if not path.exists() or not any(path.iterdir()):
+        new.replace(path)
+        return
+    rename = getattr(_libc(), "renameat2", None)
+    names = os.fsencode(new), os.fsencode(path)
+    if rename and rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    old = new.with_name(new.name + ".old")  # beside `new`: the owner of that folder finds it again after a crash
+    path.replace(old)
+    new.replace(path)
+    old.replace(new)
+
+
+@lru_cache(maxsize=1)
+def _libc() -> Any:
+    with contextlib.suppress(OSError, TypeError):
+        return ctypes.CDLL(None, use_errno=True)
+    return None
