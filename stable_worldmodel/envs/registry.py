@@ -16,6 +16,17 @@ _TABLE: dict[str, tuple[str, bool]] = {
     "swm/PushT-v1": ("pusht.env:PushT", False),
     "swm/PushT-Discrete-v1": ("pusht:PushTDiscrete", True),
     "swm/TwoRoom-v1": ("two_room.env:TwoRoomEnv", False),
+    "swm/TwoRoom-v0": ("two_room.legacy_env:TwoRoomEnv", False),
+    "swm/Piecewise-v0": ("piecewise.piecewise_env:PiecewiseEnv", False),
+    "swm/SimplePointMaze-v0": ("simple_point_maze:SimplePointMazeEnv", False),
+    "swm/VoidRun-v0": ("voidrun:VoidRunEnv", True),
+    "swm/ImagePositioning-v1": ("image_positioning:ImagePositioning", False),
+    "swm/SimpleNavigation-v0": ("simple_nav.env:SimpleNavigationEnv", True),
+    "swm/CartPoleControl-v1": ("gymnasium_control.cartpole:CartPoleWrapper", True),
+    "swm/MountainCarControl-v0": ("gymnasium_control.mountain_car:MountainCarWrapper", True),
+    "swm/MountainCarContinuousControl-v0": ("gymnasium_control.mountain_car:MountainCarContinuousWrapper", False),
+    "swm/AcrobotControl-v1": ("gymnasium_control.acrobot:AcrobotWrapper", True),
+    "swm/PendulumControl-v1": ("gymnasium_control.pendulum:PendulumWrapper", False),
 }
 
 

@@ -105,3 +105,56 @@ class ScriptedPolicy:
     def _check_attached(self) -> None:
         if self.env is None:
             raise RuntimeError(f"{type(self).__name__} has no env; call set_env(pool) first (World.set_policy does)")
+
+
+class NoisyPolicy(ScriptedPolicy):
+    """A scripted policy with continuous actions and two kinds of noise. Subclasses define `_intended(obs)`.
+
+    Args:
+        action_noise: standard deviation of Gaussian noise added to every component before clipping to the bounds.
+        action_repeat_prob: probability of repeating the env's previous action, never across episodes.
+        seed: see ScriptedPolicy.
+    """
+
+    limit = 1.0  # actions lie in [-limit, limit]
+    _action_dim = 2
+
+    def __init__(self, action_noise: float = 0.0, action_repeat_prob: float = 0.0, seed: int | None = None):
+        super().__init__(seed)
+        if action_noise < 0:
+            raise ContractError(f"action_noise={action_noise}: expected >= 0")
+        if not 0 <= action_repeat_prob <= 1:
+            raise ContractError(f"action_repeat_prob={action_repeat_prob}: expected a probability")
+        self.action_noise = action_noise
+        self.action_repeat_prob = action_repeat_prob
+
+    def set_env(self, env: Any) -> None:
+        """Attach a pool or a single env and forget all episodes."""
+        super().set_env(env)
+        self._previous = np.zeros((self.num_envs, self._action_dim), np.float32)
+        self._has_previous = np.zeros(self.num_envs, bool)
+
+    def _start_episodes(self, indices: np.ndarray) -> None:
+        self._has_previous[indices] = False
+
+    def _intended(self, obs: Mapping[str, Any]) -> np.ndarray:
+        """The actions before noise, (N, A) float64."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _intended")
+
+    def _act(self, obs: Mapping[str, Any]) -> np.ndarray:
+        actions = self._intended(obs)
+        if self.action_noise:
+            noise = [stream.standard_normal(self._action_dim) for stream in self._streams]
+            actions = actions + self.action_noise * np.stack(noise)
+        actions = np.clip(actions, -self.limit, self.limit).astype(np.float32)
+        if self.action_repeat_prob:
+            actions = self._repeat(actions)
+        return actions if np.ndim(obs["state"]) > 1 else actions[0]
+
+    def _repeat(self, actions: np.ndarray) -> np.ndarray:
+        """Put back the previous action where an env's stream says so, and remember what was chosen."""
+        drawn = np.array([stream.random() for stream in self._streams]) < self.action_repeat_prob
+        actions = np.where((drawn & self._has_previous)[:, None], self._previous, actions)
+        self._previous = actions
+        self._has_previous[:] = True
+        return actions.copy()

@@ -51,12 +51,16 @@ def draw_rooms(layout: Layout, palette: Palette, shape: Shape) -> np.ndarray:
     colors = openings[:, None] * np.subtract(palette.door, palette.wall) + palette.wall  # (length, 3)
     wall = (WALL_CENTER - layout.half, WALL_CENTER + layout.half + 1)
     _paint_stripes(view, _coverage([wall], thickness), colors)
+    draw_borders(picture, palette.border)
+    return picture
 
+
+def draw_borders(picture: np.ndarray, color: Color) -> None:
+    """Paint the four lines around the room on `picture`, uint8 (H, W, 3)."""
     low, high = BORDER_SIZE, WORLD_SIZE - BORDER_SIZE
     lines = [(low - BORDER_WIDTH, low), (high, high + BORDER_WIDTH)]
     for view in (picture, picture.swapaxes(0, 1)):
-        _paint_stripes(view, _coverage(lines, view.shape[1]), np.array([palette.border], np.float64))
-    return picture
+        _paint_stripes(view, _coverage(lines, view.shape[1]), np.array([color], np.float64))
 
 
 def _coverage(intervals: Iterable[Interval], pixels: int) -> np.ndarray:

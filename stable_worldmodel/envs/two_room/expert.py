@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from stable_worldmodel.envs.scripted import ScriptedPolicy
+from stable_worldmodel.envs.scripted import NoisyPolicy
 from stable_worldmodel.envs.two_room.geometry import DOOR_FIT, MAX_DOORS, WALL_CENTER
-from stable_worldmodel.errors import ContractError
 
 _DOOR_REACHED = 10.5  # px
 _ARRIVED = 1e-8  # px
 _TOLERANCE = 0.01  # px, well above the rounding of states
 
 
-class ExpertPolicy(ScriptedPolicy):
+class ExpertPolicy(NoisyPolicy):
     """Walks at full speed to a waypoint. Reads `state` and `goal_state` from info and `layout()` from the envs.
 
     The waypoint is the target if it lies on the agent's side of the wall. Otherwise it is the passage (the middle, or
@@ -40,13 +39,7 @@ class ExpertPolicy(ScriptedPolicy):
         door_reach_tol: float | None = None,
         seed: int | None = None,
     ):
-        super().__init__(seed)
-        if action_noise < 0:
-            raise ContractError(f"action_noise={action_noise}: expected >= 0")
-        if not 0 <= action_repeat_prob <= 1:
-            raise ContractError(f"action_repeat_prob={action_repeat_prob}: expected a probability")
-        self.action_noise = action_noise
-        self.action_repeat_prob = action_repeat_prob
+        super().__init__(action_noise, action_repeat_prob, seed)
         self.door_fit_margin = door_fit_margin
         self.door_reach_tol = _DOOR_REACHED if door_reach_tol is None else door_reach_tol
 
@@ -59,13 +52,11 @@ class ExpertPolicy(ScriptedPolicy):
         self._fits = np.zeros((n, MAX_DOORS), bool)
         self._clear = np.zeros((n, MAX_DOORS, 2))  # least and greatest coordinate along the wall in a door
         self._wall_reach = np.zeros(n)  # closer to the wall's centre line the agent is in a door; 0: legacy rules
-        self._previous = np.zeros((n, 2), np.float32)
-        self._has_previous = np.zeros(n, bool)
 
     def _start_episodes(self, indices: np.ndarray) -> None:
+        super()._start_episodes(indices)
         layouts = self._call_envs("layout")
         self._fits[indices] = False
-        self._has_previous[indices] = False
         for i in indices:
             layout = layouts[i]
             self._across[i] = layout.across
@@ -77,17 +68,11 @@ class ExpertPolicy(ScriptedPolicy):
                     self._clear[i, door] = passage.low, passage.high
                     self._fits[i, door] = True
 
-    def _act(self, obs: Mapping[str, Any]) -> np.ndarray:
+    def _intended(self, obs: Mapping[str, Any]) -> np.ndarray:
         state = self._latest(obs, "state").astype(np.float64)
         way = self._waypoints(state, self._latest(obs, "goal_state").astype(np.float64)) - state
         distance = np.linalg.norm(way, axis=1, keepdims=True)
-        actions = np.where(distance > _ARRIVED, way / np.maximum(distance, _ARRIVED), 0.0)
-        if self.action_noise:
-            actions += self.action_noise * np.stack([stream.standard_normal(2) for stream in self._streams])
-        actions = np.clip(actions, -1.0, 1.0).astype(np.float32)
-        if self.action_repeat_prob:
-            actions = self._repeat(actions)
-        return actions if np.ndim(obs["state"]) > 1 else actions[0]
+        return np.where(distance > _ARRIVED, way / np.maximum(distance, _ARRIVED), 0.0)
 
     def _waypoints(self, state: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Where each env's agent heads, (N, 2) in px."""
@@ -121,11 +106,3 @@ class ExpertPolicy(ScriptedPolicy):
         front = WALL_CENTER + np.where(exit_side, -1.0, 1.0) * (self._wall_reach + 1.0)
         waypoints[leaving, self._across[leaving]] = front[leaving]
         waypoints[leaving, 1 - self._across[leaving]] = along[leaving]
-
-    def _repeat(self, actions: np.ndarray) -> np.ndarray:
-        """Put back the previous action where an env's stream says so, and remember what was chosen."""
-        drawn = np.array([stream.random() for stream in self._streams]) < self.action_repeat_prob
-        actions = np.where((drawn & self._has_previous)[:, None], self._previous, actions)
-        self._previous = actions
-        self._has_previous[:] = True
-        return actions.copy()
