@@ -1,11 +1,13 @@
 """Speed of writing episodes and of loading random windows, per format, against a naive reader in the same run.
 
-    python benchmarks/loading.py [--side 64 224] [--frames 3000] [--formats hdf5 ...] [--seconds 2]
+    python benchmarks/loading.py [--task writing windows cache] [--side 64 224] [--frames 2000] [--formats hdf5 ...]
+    python benchmarks/loading.py --task opening --side 8 --frames 1000000
 
 Windows of T = 4 observations, K = 5 rows apart, in batches of B = 64 at random, all columns loaded, page cache warm.
-The naive reader is what one would write first: a `torch.utils.data.Dataset` that reads the whole span of a window row
-by row, decodes with Pillow (or PyAV) and lets `DataLoader` collate, with two worker processes (Lance: none, since its
-threads do not survive a fork). Prints one JSON object per image size and format; `ratio` is `Loader` over naive.
+The naive reader is what one would write first: a `torch.utils.data.Dataset` that reads the whole span of a window,
+decodes it with Pillow (or PyAV) and lets `DataLoader` collate, with two worker processes (Lance: none, since its
+threads do not survive a fork). Prints one JSON object per task, image size and format; `ratio` is `Loader` over naive,
+the median of three turns.
 """
 
 from __future__ import annotations
@@ -64,86 +66,107 @@ def make_episodes(count: int, side: int) -> list[dict[str, Any]]:
 
 # ---------------------------------------------------------------------- the naive reader
 
+Span = dict[str, np.ndarray]  # column -> (T * K, ...)
+
 
 class Naive(torch.utils.data.Dataset):
-    """Windows of a dataset, row by row. `open_row` gives a function from (episode, t) to a dict of arrays."""
+    """Windows of a dataset, one at a time. `open_span` gives a function from (episode, first row) to all its rows."""
 
-    def __init__(self, episodes: int, open_row: Callable[[], Callable[[int, int], dict[str, Any]]]):
+    def __init__(self, episodes: int, open_span: Callable[[], Callable[[int, int], Span]]):
         self._per_episode = ROWS - STEPS * SKIP + 1
         self._size = episodes * self._per_episode
-        self._open_row = open_row
-        self._row: Callable[[int, int], dict[str, Any]] | None = None
+        self._open_span = open_span
+        self._span: Callable[[int, int], Span] | None = None
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, window: int) -> dict[str, torch.Tensor]:
-        if self._row is None:
-            self._row = self._open_row()  # in the worker
-        episode, start = divmod(window, self._per_episode)
-        rows = [self._row(episode, start + i) for i in range(STEPS * SKIP)]
-        span = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+        if self._span is None:
+            self._span = self._open_span()  # in the worker
+        span = {name: torch.from_numpy(rows) for name, rows in self._span(*divmod(window, self._per_episode)).items()}
         return {name: v.reshape(STEPS, -1) if name == "action" else v[::SKIP] for name, v in span.items()}
 
 
-def naive_hdf5(path: Path) -> Callable[[int, int], dict[str, Any]]:
+def naive_hdf5(path: Path) -> Callable[[int, int], Span]:
     import h5py
 
     file = h5py.File(path, "r")
     columns = {name: file[name] for name in file if name not in ("ep_len", "ep_offset")}
-    return lambda episode, t: {name: np.asarray(column[episode * ROWS + t]) for name, column in columns.items()}
+
+    def span(episode: int, start: int) -> Span:
+        first = episode * ROWS + start
+        return {name: column[first : first + STEPS * SKIP] for name, column in columns.items()}
+
+    return span
 
 
-def naive_folder(path: Path) -> Callable[[int, int], dict[str, Any]]:
+def naive_folder(path: Path) -> Callable[[int, int], Span]:
     from PIL import Image
 
-    tables = {file.stem: np.load(file)["arr_0"] for file in path.glob("*.npz") if not file.stem.startswith("ep_")}
-    images = [folder.name for folder in path.iterdir() if folder.is_dir()]
+    tables, images = _tables(path), _folders(path)
 
-    def row(episode: int, t: int) -> dict[str, Any]:
-        values = {name: np.asarray(table[episode * ROWS + t]) for name, table in tables.items()}
+    def span(episode: int, start: int) -> Span:
+        steps = range(start, start + STEPS * SKIP)
+        values = _rows(tables, episode, start)
         for name in images:
-            values[name] = np.asarray(Image.open(path / name / f"ep_{episode}_step_{t}.jpeg"))
+            values[name] = np.stack(
+                [np.asarray(Image.open(path / name / f"ep_{episode}_step_{t}.jpeg")) for t in steps]
+            )
         return values
 
-    return row
+    return span
 
 
-def naive_lance(path: Path) -> Callable[[int, int], dict[str, Any]]:
+def naive_video(path: Path) -> Callable[[int, int], Span]:
+    import av
+
+    tables, videos = _tables(path), _folders(path)
+
+    def span(episode: int, start: int) -> Span:
+        values = _rows(tables, episode, start)
+        for name in videos:
+            with av.open(str(path / name / f"ep_{episode}.mp4")) as container:
+                stream = container.streams.video[0]
+                tick = float(stream.time_base * stream.average_rate)  # frames per unit of time
+                container.seek(round(start / tick), stream=stream)
+                frames = (
+                    f.to_ndarray(format="rgb24") for f in container.decode(stream) if round(f.pts * tick) >= start
+                )
+                values[name] = np.stack(list(itertools.islice(frames, STEPS * SKIP)))
+        return values
+
+    return span
+
+
+def naive_lance(path: Path) -> Callable[[int, int], Span]:
     import lance
     from PIL import Image
 
     dataset = lance.dataset(str(path))
 
-    def row(episode: int, t: int) -> dict[str, Any]:
-        record = dataset.take([episode * ROWS + t]).to_pylist()[0]
-        return {
-            name: np.asarray(Image.open(io.BytesIO(value))) if isinstance(value, bytes) else np.asarray(value)
-            for name, value in record.items()
-        }
+    def span(episode: int, start: int) -> Span:
+        first = episode * ROWS + start
+        table = dataset.take(list(range(first, first + STEPS * SKIP))).to_pydict()
+        return {name: np.stack([_decoded(value) for value in values]) for name, values in table.items()}
 
-    return row
+    def _decoded(value: Any) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value)
+
+    return span
 
 
-def naive_video(path: Path) -> Callable[[int, int], dict[str, Any]]:
-    import av
+def _tables(path: Path) -> Span:
+    return {file.stem: np.load(file)["arr_0"] for file in path.glob("*.npz") if not file.stem.startswith("ep_")}
 
-    tables = {file.stem: np.load(file)["arr_0"] for file in path.glob("*.npz") if not file.stem.startswith("ep_")}
-    videos = [folder.name for folder in path.iterdir() if folder.is_dir()]
-    decoded: dict[tuple[str, int], list[np.ndarray]] = {}
 
-    def row(episode: int, t: int) -> dict[str, Any]:
-        values = {name: np.asarray(table[episode * ROWS + t]) for name, table in tables.items()}
-        for name in videos:
-            if (name, episode) not in decoded:
-                decoded.clear() if len(decoded) > 2 * len(videos) else None
-                with av.open(str(path / name / f"ep_{episode}.mp4")) as container:
-                    frames = container.decode(video=0)
-                    decoded[name, episode] = [frame.to_ndarray(format="rgb24") for frame in frames]
-            values[name] = decoded[name, episode][t]
-        return values
+def _rows(tables: Span, episode: int, start: int) -> Span:
+    first = episode * ROWS + start
+    return {name: table[first : first + STEPS * SKIP] for name, table in tables.items()}
 
-    return row
+
+def _folders(path: Path) -> list[str]:
+    return [folder.name for folder in path.iterdir() if folder.is_dir()]
 
 
 NAIVE = {"hdf5": naive_hdf5, "folder": naive_folder, "lance": naive_lance, "video": naive_video}
@@ -183,54 +206,131 @@ def disk_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def measure(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
+def measure_windows(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
+    """Random windows of all columns: `Loader` beside the naive reader."""
     episodes = make_episodes(4, side)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "ours"
-        folder.mkdir()
-        spent = write(folder / "data", name, episodes, frames)
-        size = disk_bytes(folder)
-        begin = time.perf_counter()
-        dataset = load_dataset(folder / "data", num_steps=STEPS, frameskip=SKIP)
-        opened = time.perf_counter() - begin
-        with Loader(dataset, BATCH) as loader:
-            begin = time.perf_counter()
-            next(iter(loader))
-            first = time.perf_counter() - begin
-            ours = windows_per_second(endless(loader), seconds)
-        result = {
-            "side": side,
-            "format": name,
-            "write_frames_per_s": round(frames / spent),
-            "bytes_per_row": round(size / frames),
-            "open_s": round(opened, 3),
-            "first_batch_s": round(first, 3),
-            "windows_per_s": round(ours),
-        }
+        ours, public = Path(temporary) / "ours", Path(temporary) / "public"
+        for folder in (ours, public):
+            folder.mkdir()
+        write(ours / "data", name, episodes, frames)
+        dataset = load_dataset(ours / "data", num_steps=STEPS, frameskip=SKIP, cache="none")
+        naive: Iterator[Any] | None = None
         if name in NAIVE:
-            public = Path(temporary) / "public"
-            public.mkdir()
             write(public / "data", name, episodes, frames, **PUBLIC_OPTIONS.get(name, {}))
-            path = load_dataset(public / "data").path
-            naive = Naive(frames // ROWS, lambda: NAIVE[name](Path(path)))
+            path = Path(load_dataset(public / "data").path)
             workers = {} if name == "lance" else {"num_workers": 2, "persistent_workers": True}
-            loaded = torch.utils.data.DataLoader(naive, BATCH, shuffle=True, **workers)
-            theirs = windows_per_second(endless(loaded), seconds)
-            result |= {"naive_windows_per_s": round(theirs), "ratio": round(ours / theirs, 1)}
+            spans = Naive(frames // ROWS, lambda: NAIVE[name](path))
+            naive = endless(torch.utils.data.DataLoader(spans, BATCH, shuffle=True, **workers))
+        rates: list[float] = []
+        naive_rates: list[float] = []
+        with Loader(dataset, BATCH) as loader:
+            for _ in range(3):
+                rates.append(windows_per_second(endless(loader), seconds))
+                if naive is not None:
+                    naive_rates.append(windows_per_second(naive, seconds))
+        result = {"windows_per_s": round(float(np.median(rates)))}
+        if naive_rates:
+            ratio = float(np.median(np.divide(rates, naive_rates)))
+            result |= {"naive_windows_per_s": round(float(np.median(naive_rates))), "ratio": round(ratio, 1)}
         return result
+
+
+def measure_cache(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
+    """Random windows of a set that is decoded in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "data", name, make_episodes(4, side), frames)
+        dataset = load_dataset(Path(folder) / "data", num_steps=STEPS, frameskip=SKIP, cache="decoded")
+        rates = {}
+        for columns in (dataset.column_names, ["pixels", "action"]):
+            part = dataset.with_windows(STEPS, SKIP, keys_to_load=columns)
+            part.get_batch(np.arange(0, len(part), STEPS * SKIP // 2))  # fills the cache
+            with Loader(part, 4 * BATCH) as loader:
+                label = "all columns" if columns is dataset.column_names else "pixels and action"
+                rates[label] = round(4 * windows_per_second(endless(loader), seconds))
+        frame = side * side * 3
+        source = np.zeros((frames, frame), np.uint8)
+        out = np.empty((4 * BATCH * STEPS, frame), np.uint8)
+        rows = np.random.default_rng(0).integers(0, frames, len(out))
+        begin = time.perf_counter()
+        for _ in range(20):
+            np.take(source, rows, axis=0, out=out, mode="clip")
+        bare = 20 * 4 * BATCH / (time.perf_counter() - begin)
+        return {"windows_per_s": rates, "bare_copy_of_pixels_windows_per_s": round(bare)}
+
+
+def measure_writing(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
+    """Writing episodes, each of them committed, beside writing the same rows with one commit at the end."""
+    episodes = make_episodes(4, side)
+    whole = {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
+    rows = len(whole["reward"])
+    rates, overheads = [], []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as temporary:
+            each, once = Path(temporary) / "each", Path(temporary) / "once"
+            each.mkdir()
+            spent = write(each / "data", name, episodes, frames)
+            size = disk_bytes(each)
+            once.mkdir()
+            joined = {key: np.concatenate([values] * (frames // rows)) for key, values in whole.items()}
+            begin = time.perf_counter()
+            with open_writer(once / "data", format=name, mode="error") as writer:
+                writer.write_episode(joined)
+            overheads.append(spent / (time.perf_counter() - begin))
+            rates.append(frames / spent)
+    return {
+        "frames_per_s": round(float(np.median(rates))),
+        "to_one_commit": round(float(np.median(overheads)), 2),
+        "bytes_per_row": round(size / frames),
+    }
+
+
+def measure_opening(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
+    """Opening a set of many rows of small images, and its first batch."""
+    rng = np.random.default_rng(0)
+    episode = {
+        "pixels": rng.integers(0, 256, (ROWS, 8, 8, 3), np.uint8),
+        "action": rng.normal(size=(ROWS, 2)).astype(np.float32),
+        "state": rng.normal(size=(ROWS, 7)).astype(np.float32),
+        "step_idx": np.arange(ROWS),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        spent = write(Path(folder) / "data", name, [episode], frames)
+        begin = time.perf_counter()
+        dataset = load_dataset(Path(folder) / "data", num_steps=STEPS, frameskip=SKIP)
+        opened = time.perf_counter()
+        with Loader(dataset, BATCH) as loader:
+            next(iter(loader))
+        first = time.perf_counter() - opened
+        return {
+            "rows": frames,
+            "write_rows_per_s": round(frames / spent),
+            "open_s": round(opened - begin, 3),
+            "first_batch_s": round(first, 3),
+        }
+
+
+TASKS = {
+    "windows": measure_windows,
+    "cache": measure_cache,
+    "writing": measure_writing,
+    "opening": measure_opening,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     writable = [name for name, fmt in FORMATS.items() if fmt.open_writer.__func__ is not Format.open_writer.__func__]
+    parser.add_argument("--task", nargs="+", default=["writing", "windows", "cache"], choices=TASKS)
     parser.add_argument("--side", type=int, nargs="+", default=[64, 224])
-    parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--frames", type=int, default=2000, help="rows written; a million for `opening`")
     parser.add_argument("--formats", nargs="+", default=writable)
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
     torch.set_num_threads(1)  # as in a DataLoader worker
-    for side, name in itertools.product(options.side, options.formats):
-        print(json.dumps(measure(name, side, options.frames, options.seconds)), flush=True)
+    for task, side, name in itertools.product(options.task, options.side, options.formats):
+        measured = TASKS[task](name, side, options.frames, options.seconds)
+        print(json.dumps({"task": task, "side": side, "format": name, **measured}), flush=True)
 
 
 if __name__ == "__main__":

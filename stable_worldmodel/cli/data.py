@@ -23,38 +23,36 @@ NameArgument = Annotated[
 
 def datasets(as_json: JsonOption = False) -> None:
     """List the datasets in the data folder (STABLEWM_HOME)."""
-    from stable_worldmodel.data import detect_format, get_cache_dir
+    from stable_worldmodel.data import get_cache_dir
+    from stable_worldmodel.data.catalog import local_datasets
+    from stable_worldmodel.data.registry import format_of
 
-    root = get_cache_dir()
-    rows = []
-    for folder in (root, root / "datasets"):
-        # `datasets` itself looks like a dataset to formats that are directories of files.
-        entries = sorted(set(folder.glob("*")) - {root / "datasets"})
-        found = [(path, detect_format(path)) for path in entries]
-        rows += [{"name": path.name, "format": fmt.name, "bytes": _size(path)} for path, fmt in found if fmt]
+    rows = [
+        {"name": name, "format": format_of(path).name, "bytes": _size(path)} for name, path in sorted(local_datasets())
+    ]
     if as_json:
         print_json(rows)
     elif rows:
         print_table(rows)
     else:
-        typer.echo(f"no datasets in {root}", err=True)
+        typer.echo(f"no datasets in {get_cache_dir()}", err=True)
 
 
 def inspect(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="Path of a dataset, or its name in the data folder.")],
+    name: NameArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a dataset holds: episodes, rows, columns."""
-    from stable_worldmodel.data import dataset_path, detect_format, load_dataset
+    from stable_worldmodel.data import load_dataset
+    from stable_worldmodel.data.registry import format_of, locate_dataset
 
-    path = dataset_path(name)
-    found = detect_format(path)
+    path = locate_dataset(name)
     dataset = load_dataset(path)
     lengths = dataset.lengths
     summary: dict[str, Any] = {
         "path": str(path),
-        "format": found.name if found else "",
-        "bytes": _size(path),
+        "format": format_of(path).name,
+        **({"bytes": _size(path)} if isinstance(path, Path) else {}),
         "episodes": len(lengths),
         "rows": int(lengths.sum()),
         "shortest": int(lengths.min()) if len(lengths) else 0,
@@ -107,10 +105,11 @@ def convert(
 ) -> None:
     """Write a dataset in another format."""
     from stable_worldmodel.data import convert as run
-    from stable_worldmodel.data import dataset_path
+    from stable_worldmodel.data.registry import locate_dataset
 
-    source = dataset_path(name)
-    target = output or str(source.with_name(f"{source.stem}-{dest_format}"))
+    source = locate_dataset(name)
+    local = Path(source) if isinstance(source, Path) else Path(Path(source).name)
+    target = output or str(local.with_name(f"{local.stem}-{dest_format}"))
     written = run(source, target, source_format=source_format, dest_format=dest_format, mode=mode, progress=True)
     typer.echo(f"written: {written}")
 
@@ -246,7 +245,6 @@ def _panels(dataset: Dataset, episode: int, views: list[str]) -> Iterator[np.nda
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files under a directory."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Bytes of a file, or of all files under a directory; a file with several names counts once."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum({(found.st_dev, found.st_ino): found.st_size for file in files if (found := file.stat())}.values())

@@ -72,7 +72,14 @@ def list_datasets() -> list[str]:
     A name is what `load_dataset` and `delete_dataset` take. It has no suffix, unless two datasets differ in it only.
     A dataset in `datasets` that one of the same full name in the root hides is left out.
     """
-    return sorted(name for path in _dataset_entries() if (name := _name_of(path)))
+    return sorted(name for name, _ in local_datasets())
+
+
+def local_datasets() -> Iterator[tuple[str, Path]]:
+    """Yield name and path of each dataset that `list_datasets` names."""
+    for path in _dataset_entries():
+        if name := _name_of(path):
+            yield name, path
 
 
 def dataset_info(name: PathLike) -> dict[str, Any]:

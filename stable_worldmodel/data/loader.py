@@ -146,7 +146,15 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch."""
-        self.sampler.set_epoch(epoch)
+        self.seek(epoch, 0)
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Go to batch `step` of an epoch. ContractError if it has no such batch."""
+        if not 0 <= step < len(self):
+            raise ContractError(f"step={step}: expected within [0, {len(self)}), the batches of an epoch")
+        if self._iterating:
+            raise RuntimeError("seek during an iteration; break out of it first")
+        self.sampler.epoch, self.sampler.position = int(epoch), step * self.sampler.global_batch
 
     def close(self) -> None:
         """End the background thread. A second call does nothing."""

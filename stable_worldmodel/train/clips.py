@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stable_worldmodel.data.dataset import Dataset
+from stable_worldmodel.data.loader import Loader
 from stable_worldmodel.data.normalization import get_scaler
 from stable_worldmodel.data.split import split_episodes
 from stable_worldmodel.errors import ContractError, MissingKeyError
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 Batch = dict[str, "torch.Tensor"]
 
 COLUMNS = ("pixels", "action")
-_READ_AHEAD = 3  # batches
+READ_AHEAD = 3  # batches
 
 
 class Clips:
@@ -43,49 +42,40 @@ class Clips:
         if not len(self.train_windows):
             raise ContractError("no training episode is long enough for one clip; collect more or longer episodes")
         self.batch_size = min(config.batch_size, len(self.train_windows))
-        self.steps_per_epoch = len(self.train_windows) // self.batch_size
         self.scaler = get_scaler(config.scaler).fit(_actions(dataset, self.split["train"]))
-        # One thread, so that the dataset is never read from two at a time.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clips")
+        self._loader = Loader(
+            dataset, self.batch_size, "full", config.seed, windows=self.train_windows, prefetch=READ_AHEAD
+        )
+        self.steps_per_epoch = len(self._loader)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """The training batches of steps [start, stop), a few of them read ahead."""
-        yield from self._read_ahead(self._windows_of_step(step) for step in range(start, stop))
+        """The training batches of steps [start, stop), each valid until the next one is asked for."""
+        epoch, step = divmod(start, self.steps_per_epoch)
+        self._loader.seek(epoch, step)
+        while start < stop:
+            for batch in islice(self._loader, stop - start):
+                start += 1
+                yield self._scaled(batch)
 
     def val_batches(self) -> Iterator[Batch]:
         """The validation batches, each spread over all held-out clips; the same each time, none if there is no clip."""
         count = min(len(self.val_windows), self._config.val_batches * self.batch_size)
-        spread = np.linspace(0, len(self.val_windows) - 1, count).astype(np.int64)
+        if not count:
+            return
+        spread = self.val_windows[np.linspace(0, len(self.val_windows) - 1, count).astype(np.int64)]
         batches = -(-count // self.batch_size)
-        yield from self._read_ahead(self.val_windows[spread[i::batches]] for i in range(batches))
+        mixed = np.concatenate([spread[i::batches] for i in range(batches)])
+        size = -(-count // batches)
+        with Loader(self._dataset, size, "none", windows=mixed, drop_last=False, prefetch=READ_AHEAD) as loader:
+            yield from map(self._scaled, loader)
 
     def close(self) -> None:
         """Stop reading ahead."""
-        self._reader.shutdown(cancel_futures=True)
+        self._loader.close()
 
-    def _windows_of_step(self, step: int) -> np.ndarray:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = _permutation(self._config.seed, epoch, len(self.train_windows))
-        return self.train_windows[order[position * self.batch_size :][: self.batch_size]]
-
-    def _read_ahead(self, batches_of_windows: Iterable[np.ndarray]) -> Iterator[Batch]:
-        pending: deque[Future[Batch]] = deque()
-        for windows in batches_of_windows:
-            pending.append(self._reader.submit(self._read, windows))
-            if len(pending) > _READ_AHEAD:
-                yield pending.popleft().result()
-        for future in pending:
-            yield future.result()
-
-    def _read(self, windows: np.ndarray) -> Batch:
+    def _scaled(self, batch: Batch) -> Batch:
         """{"pixels": (B, T, C, h, w) uint8, "action": (B, T, A) float32, scaled}."""
-        batch = self._dataset.get_batch(windows)
         return {"pixels": batch["pixels"], "action": self.scaler.transform(batch["action"]).float()}
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
 
 
 def _actions(dataset: Dataset, episodes: np.ndarray) -> np.ndarray:

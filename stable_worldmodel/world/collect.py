@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,15 @@ def write_rollout(rollout: Rollout, writer: Writer, policy_type: str) -> Iterato
 
 
 @contextlib.contextmanager
-def open_target(path: str | Path, format: str | None, mode: str, metadata: dict[str, Any]) -> Iterator[Any]:
+def open_target(
+    path: str | Path, format: str | None, mode: str, metadata: dict[str, Any], options: Mapping[str, Any]
+) -> Iterator[Any]:
     """Open the writer for `path`. In resume mode, refuse to continue a dataset that another run recorded."""
     from stable_worldmodel.data import open_writer
 
     if mode not in COLLECT_MODES:
         raise ContractError(f"mode={mode!r}: expected one of {COLLECT_MODES}")
-    with open_writer(path, format=format, mode="append" if mode == "resume" else mode, metadata=metadata) as writer:
+    with open_writer(path, format, "append" if mode == "resume" else mode, metadata, **options) as writer:
         if mode == "resume" and writer.num_episodes:
             _check_same_run(str(path), writer.metadata, metadata)
         yield writer

@@ -26,7 +26,7 @@ from stable_worldmodel.world.partial import check_dump_every
 from stable_worldmodel.world.results import Results
 from stable_worldmodel.world.rollout import Rollout
 from stable_worldmodel.world.stepper import Stepper
-from stable_worldmodel.wrappers import MegaWrapper, add_success
+from stable_worldmodel.wrappers import MegaWrapper, add_success, flatten_actions
 from stable_worldmodel.wrappers.images import parse_image_shape
 
 logger = logging.getLogger(__name__)
@@ -199,6 +199,7 @@ class World:
         writer: Writer | None = None,
         progress: bool | Progress = True,
         mode: str = "append",
+        **writer_options: Any,
     ) -> None:
         """Record complete episodes, in episode order; the content does not depend on `num_envs`.
 
@@ -211,6 +212,7 @@ class World:
             mode: 'append' adds `episodes` more after those stored, 'resume' records those missing up to `episodes`,
                 'overwrite' replaces, 'error' refuses an existing target.
             progress: True shows a bar on a terminal; or an object to report to.
+            writer_options: for the writer of the format, such as `unique_columns` of hdf5 or `quality` of folder.
 
         Raises:
             ContractError: arguments out of range, or the stored dataset has another schema or origin.
@@ -222,10 +224,12 @@ class World:
         seed = None if seed is None else check_seed(seed)
         self._require_policy()
         if writer is not None:
+            if writer_options:
+                raise TypeError(f"options {sorted(writer_options)} belong to a path; this writer is open already")
             self._record(writer, range(episodes), seed, options, progress)
             return
         metadata = _collect.run_metadata(self._stepper, self.spec(), seed, options)
-        with _collect.open_target(path, format, mode, metadata) as target:  # type: ignore[arg-type]
+        with _collect.open_target(path, format, mode, metadata, writer_options) as target:  # type: ignore[arg-type]
             indices = _collect.first_episode(target.num_episodes, episodes, mode)
             self._record(target, indices, seed, options, progress)
 
@@ -439,7 +443,7 @@ class World:
 
 def make_env(spec: EnvSpec, arguments: dict[str, Any], wrappers: Sequence[Callable]) -> gym.Env:
     """Build one env: constructor, time limit, what success is, then the wrappers from the inside out."""
-    env = add_success(gym.make(spec, disable_env_checker=True, **copy.deepcopy(arguments)))
+    env = flatten_actions(add_success(gym.make(spec, disable_env_checker=True, **copy.deepcopy(arguments))))
     for wrap in wrappers:
         env = wrap(env)
     return env

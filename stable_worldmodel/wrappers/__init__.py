@@ -1,5 +1,6 @@
 """Per-env preprocessing: whatever an env produces ends up, checked, in `info`. Visual changes and vector envs, too."""
 
+from stable_worldmodel.wrappers.actions import FlattenActionWrapper, flatten_actions
 from stable_worldmodel.wrappers.base import InfoWrapper, variation_space_of
 from stable_worldmodel.wrappers.history import StackedWrapper
 from stable_worldmodel.wrappers.images import AddPixelsWrapper, EnsureImageShape, ResizeGoalWrapper, is_image
@@ -54,6 +55,7 @@ __all__ = [
     "EnsureInfoKeysWrapper",
     "EverythingToInfoWrapper",
     "Exponential",
+    "FlattenActionWrapper",
     "GrayscaleWrapper",
     "InfoWrapper",
     "Linear",
@@ -78,6 +80,7 @@ __all__ = [
     "constant",
     "cosine",
     "exponential",
+    "flatten_actions",
     "is_image",
     "linear",
     "sinusoidal",

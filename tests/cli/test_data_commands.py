@@ -36,6 +36,15 @@ def dataset(tmp_path: Path) -> Path:
     return write(tmp_path / "home" / "walks.h5", (3, 5, 4))
 
 
+def test_datasets_are_listed_under_the_names_that_load(dataset: Path) -> None:
+    with open_writer(dataset.parent / "datasets" / "frames", format="folder") as writer:
+        writer.write_episodes(load_dataset("walks").iter_episodes())
+    listed = json.loads(swm("datasets", "--json").stdout)
+    assert [(row["name"], row["format"]) for row in listed] == [("frames", "folder"), ("walks", "hdf5")]
+    assert all(row["bytes"] > 1000 for row in listed)
+    assert [json.loads(swm("inspect", row["name"], "--json").stdout)["rows"] for row in listed] == [12, 12]
+
+
 def test_verify_says_that_a_dataset_is_whole(dataset: Path) -> None:
     done = swm("verify", "walks", "--deep")
     assert done.exit_code == 0

@@ -168,6 +168,16 @@ def test_a_chosen_part_is_visited(dataset):
     assert torch.equal(found.nan_to_num(9), expected[: len(found)].nan_to_num(9))
 
 
+def test_any_batch_of_any_epoch_can_be_the_next_one(dataset):
+    loader = Loader(dataset, 3, seed=5)
+    epochs = [numbers(loader) for _ in range(3)]
+    for epoch, step in ((1, 2), (0, 0), (2, len(loader) - 1)):
+        loader.seek(epoch, step)
+        assert torch.equal(numbers(loader)[0].nan_to_num(9), epochs[epoch][step].nan_to_num(9))
+    with pytest.raises(ContractError, match="step=99"):
+        loader.seek(0, 99)
+
+
 def test_breaking_off_leaves_it_usable(dataset):
     loader = Loader(dataset, 3, seed=0)
     for _ in loader:

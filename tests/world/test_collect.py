@@ -77,6 +77,15 @@ def test_the_goal_image_of_an_episode_is_stored_once(tmp_path):
         np.testing.assert_array_equal(goal, np.broadcast_to(stored["goal/frames"][k], goal.shape))
 
 
+def test_options_of_the_format_reach_its_writer(tmp_path):
+    with World("swm/TwoRoom-v1", 2, (32, 32), max_episode_steps=9) as world:
+        world.set_policy(RandomPolicy(seed=1))
+        world.collect(tmp_path / "d.h5", 2, seed=0, progress=False, unique_columns=())
+        assert "goal" in content(tmp_path / "d.h5")
+        with pytest.raises(TypeError, match="unique_columns"):
+            world.collect(writer=object(), episodes=1, unique_columns=())
+
+
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
     collect(tmp_path / "whole.h5", 9)
     collect(tmp_path / "parts.h5", 4, num_envs=2)
