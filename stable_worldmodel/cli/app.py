@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain
 from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli.catalog import checkpoints, delete, list_cmd, show
 from stable_worldmodel.cli.data import bench, convert, datasets, inspect, merge, preview, verify
 from stable_worldmodel.cli.errors import ErrorReportingGroup
 from stable_worldmodel.cli.listing import envs, fovs
@@ -32,7 +35,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-for _command in (quickstart, envs, fovs, datasets, inspect, verify, convert, merge, preview, bench):
+_COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
+    (quickstart,),
+    (envs, fovs),
+    (datasets, inspect, verify, convert, merge, preview, bench),
+    (show, delete, checkpoints),
+)
+app.command("list")(list_cmd)
+for _command in chain(*_COMMANDS):
     app.command()(_command)
 
 

@@ -101,8 +101,8 @@ def test_datasets_lists_the_data_folder(dataset: Path) -> None:
     (dataset.parent / "notes.txt").touch()
     size = dataset.stat().st_size
     assert json.loads(swm("datasets", "--json").stdout) == [
-        {"name": "walks.h5", "format": "hdf5", "bytes": size},
-        {"name": "more.h5", "format": "hdf5", "bytes": size},
+        {"name": "more", "format": "hdf5", "bytes": size},
+        {"name": "walks", "format": "hdf5", "bytes": size},
     ]
     assert "walks" in swm("datasets").stdout
 
