@@ -13,22 +13,44 @@ from stable_worldmodel.cli.data import bench, convert, datasets, inspect, merge,
 from stable_worldmodel.cli.errors import ErrorReportingGroup
 from stable_worldmodel.cli.listing import envs, fovs
 from stable_worldmodel.cli.quickstart import quickstart
+from stable_worldmodel.cli.rollouts import collect
 
-_EXAMPLES = """
-Examples
+# Shown below the help of a command, or of `swm` itself.
+_EXAMPLES = {
+    "swm": [
+        "swm quickstart --preset tiny --out runs/tiny",
+        "swm fovs TwoRoom-v1",
+        "swm inspect runs/tiny/dataset.h5 --json",
+    ],
+    "quickstart": ["swm quickstart --preset tiny --out runs/tiny"],
+    "collect": [
+        "swm collect TwoRoom-v1 --policy expert --episodes 1000 --out rooms.h5",
+        "swm collect PushT-v1 --policy expert -p action_noise=0.1 --variation agent.color,block.color -o push.lance",
+        "swm collect PushT-v1 bounded=true --episodes 100 --out random.h5",
+    ],
+    "fovs": ["swm fovs TwoRoom-v1"],
+    "inspect": ["swm inspect runs/tiny/dataset.h5 --json"],
+    "verify": ["swm verify rooms.h5 --deep"],
+    "convert": ["swm convert rooms.h5 rooms.lance -f lance", "swm convert rooms.h5 -f video"],
+    "merge": ["swm merge rooms.h5 more-rooms.h5 -o all-rooms.h5"],
+    "preview": ["swm preview rooms.h5 --episodes 0,3 --key pixels,goal"],
+    "bench": ["swm bench rooms.h5 --num-steps 4 --frameskip 5"],
+    "show": ["swm show dataset rooms", "swm show world TwoRoom-v1 --json"],
+    "delete": ["swm delete dataset rooms --yes"],
+    "checkpoints": ["swm checkpoints '^lewm'"],
+}
 
-swm quickstart --preset tiny --out runs/tiny
 
-swm fovs TwoRoom-v1
+def _epilog(command: str) -> str | None:
+    lines = _EXAMPLES.get(command)
+    return "\n\n".join(["Examples", *lines]) if lines else None
 
-swm inspect runs/tiny/dataset.h5 --json
-"""
 
 app = typer.Typer(
     name="swm",
     cls=ErrorReportingGroup,
     help="The workbench of world-model research: collect, train, plan, evaluate.",
-    epilog=_EXAMPLES,
+    epilog=_epilog("swm"),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,14 +58,14 @@ app = typer.Typer(
 )
 
 _COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
-    (quickstart,),
+    (quickstart, collect),
     (envs, fovs),
     (datasets, inspect, verify, convert, merge, preview, bench),
     (show, delete, checkpoints),
 )
 app.command("list")(list_cmd)
 for _command in chain(*_COMMANDS):
-    app.command()(_command)
+    app.command(epilog=_epilog(_command.__name__))(_command)
 
 
 def _print_version(requested: bool) -> None:

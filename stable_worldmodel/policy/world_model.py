@@ -18,6 +18,7 @@ from stable_worldmodel.policy.config import ACTION_HISTORY_KEY, PlanConfig
 from stable_worldmodel.policy.prepare import Process, Transform, apply_scaler, live_envs, prepare_info
 from stable_worldmodel.protocols import Info, Solver
 from stable_worldmodel.solver.common import select_rows
+from stable_worldmodel.solver.problem import NoFiniteCostError
 
 
 class WorldModelPolicy(BasePolicy):
@@ -25,7 +26,8 @@ class WorldModelPolicy(BasePolicy):
 
     A plan is a function of its env's info, warm start and history only: envs are solved together only if these have
     the same lengths, and the solver's noise is keyed by (episode seed, decision index). Without episode seeds the key
-    is the env's slot and a count of its solves.
+    is the env's slot and a count of its solves. What the solver returns as `goal` is given back to it as entries of the
+    info for the rest of the episode, so that an unchanged goal is encoded once.
 
     Args:
         solver: a Solver. If its `configure` takes `action_bounds` it gets the Box bounds in the scaled action space;
@@ -80,6 +82,7 @@ class WorldModelPolicy(BasePolicy):
         self._episode_keys = -1 - np.arange(num_envs)  # negative: no seed, the slot instead
         self._solves = np.zeros(num_envs, np.int64)
         self._first_solve = np.zeros(num_envs, np.int64)  # `_solves` when the seeded episode began
+        self._goals = GoalMemory(num_envs)
         self._history: HistoryBuffer | None = None
         if config.history_len > 1:
             capacity = config.history_capacity
@@ -89,6 +92,8 @@ class WorldModelPolicy(BasePolicy):
             optional["action_bounds"] = self._action_bounds(space)
         self.solver.configure(action_space=env.action_space, n_envs=num_envs, config=config, **optional)
         self._keyed = _takes(self.solver.solve, "keys")
+        # Then envs with and without a warm start can be solved together.
+        self._merges_tails = self._is_box and bool(getattr(self.solver, "fills_with_zeros", False))
 
     def reset(self, env_indices: Sequence[int], episode_seeds: Sequence[int] | None) -> None:
         """Envs `env_indices` begin episodes with these seeds; None means that the episodes have none."""
@@ -118,6 +123,8 @@ class WorldModelPolicy(BasePolicy):
     def _flush(self, rows: np.ndarray) -> None:
         self._cursor[rows] = self.flatten_receding_horizon
         self._has_tail[rows] = False
+        self._tails[rows] = 0
+        self._goals.forget(rows)
         if self._history is not None:
             self._history.reset(rows)
 
@@ -131,11 +138,15 @@ class WorldModelPolicy(BasePolicy):
         history.append(entry)
 
     def _replan(self, info: Info, rows: np.ndarray) -> None:
-        """Solve for the given envs, those with equally long context and warm start together."""
+        """Solve for the given envs, those with equally long context and warm start together.
+
+        Solvers that say that they complete warm starts with zeros get a zero one for envs that have none.
+        """
         context = np.ones(len(rows), np.int64)
         if self._history is not None:
             context = np.minimum(self._history.num_strided(rows), self.config.history_len)
-        kinds = np.stack([context, self._has_tail[rows]], axis=1)
+        warm = np.full(len(rows), self._has_tail[rows].any()) if self._merges_tails else self._has_tail[rows]
+        kinds = np.stack([context, warm], axis=1)
         for kind in np.unique(kinds, axis=0):
             self._plan(info, rows[(kinds == kind).all(axis=1)], int(kind[0]), bool(kind[1]))
 
@@ -146,11 +157,17 @@ class WorldModelPolicy(BasePolicy):
             observed[ACTION_HISTORY_KEY] = past.pop("action")  # already scaled
             observed.update(past)
         keys = np.stack([self._episode_keys[rows], self._solves[rows] - self._first_solve[rows]], axis=1)
-        result = self.solver.solve(
-            prepare_info(observed, self.process, self.transform),
-            init_action=torch.from_numpy(self._tails[rows]) if warm else None,
-            **({"keys": keys} if self._keyed else {}),
-        )
+        prepared = prepare_info(observed, self.process, self.transform)
+        prepared.update(self._goals.recall(observed, rows))
+        try:
+            result = self.solver.solve(
+                prepared,
+                init_action=torch.from_numpy(self._tails[rows]) if warm else None,
+                **({"keys": keys} if self._keyed else {}),
+            )
+        except NoFiniteCostError as error:
+            raise NoFiniteCostError(rows[error.rows].tolist(), error.iteration, "envs") from error
+        self._goals.remember(observed, rows, result.get("goal"))
         plan = self._checked_plan(result["actions"], len(rows))  # (n, H, A)
         executed = self.config.receding_horizon
         self._solves[rows] += 1
@@ -202,6 +219,53 @@ class WorldModelPolicy(BasePolicy):
             # Scalers pass NaN through, but some refuse infinity.
             ends = np.asarray(scaler.transform(np.where(finite, ends, np.nan)), np.float64)
         return np.where(finite[0], ends[0], -np.inf), np.where(finite[1], ends[1], np.inf)
+
+
+class GoalMemory:
+    """What encoding the goal of each of `n_envs` envs gave, while the goal stays the same."""
+
+    def __init__(self, n_envs: int):
+        self._known = np.zeros(n_envs, bool)
+        self._seen: dict[str, np.ndarray] = {}  # raw goals (n_envs, ...)
+        self._entries: dict[str, torch.Tensor] = {}  # (n_envs, ...), on the solver's device
+
+    def forget(self, rows: np.ndarray) -> None:
+        """The goals of these envs are about to change."""
+        self._known[rows] = False
+
+    def recall(self, info: Info, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """The entries (n, ...) of these envs' goals; empty unless all of them are known and as they were."""
+        goals = _raw_goals(info)
+        if not self._known[rows].all() or goals.keys() != self._seen.keys():
+            return {}
+        if not all(np.array_equal(self._seen[key][rows], value) for key, value in goals.items()):
+            return {}
+        return {key: value[torch.from_numpy(rows).to(value.device)] for key, value in self._entries.items()}
+
+    def remember(self, info: Info, rows: np.ndarray, entries: dict[str, torch.Tensor] | None) -> None:
+        """Keep what encoding the goals of these envs gave; None if the solver does not tell."""
+        if not entries:
+            return
+        goals = _raw_goals(info)
+        if goals.keys() != self._seen.keys() or entries.keys() != self._entries.keys():
+            self._seen = {
+                key: np.zeros((len(self._known), *value.shape[1:]), value.dtype) for key, value in goals.items()
+            }
+            self._entries = {key: value.new_zeros(len(self._known), *value.shape[1:]) for key, value in entries.items()}
+            self._known[:] = False
+        for key, value in goals.items():
+            self._seen[key][rows] = value
+        for key, entry in entries.items():
+            self._entries[key][torch.from_numpy(rows).to(entry.device)] = entry
+        self._known[rows] = True
+
+
+def _raw_goals(info: Info) -> dict[str, np.ndarray]:
+    return {
+        key: value
+        for key, value in info.items()
+        if (key == "goal" or key.startswith("goal_")) and isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    }
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:
