@@ -16,7 +16,7 @@ from stable_worldmodel.errors import ContractError
 def collect(
     env: Annotated[str, typer.Argument(help="Environment id; 'TwoRoom-v1' means 'swm/TwoRoom-v1'.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the environment.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]", help="Arguments of the environment.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Dataset to write; its suffix decides about the format.")] = (
         Path("dataset.h5")
