@@ -90,7 +90,7 @@ class Recipe:
 
     def run(self) -> None:
         """Collect."""
-        from stable_worldmodel import World
+        from stable_worldmodel.world import World
         from stable_worldmodel.policy.named import make_policy
 
         policy = make_policy(self.policy, self.env, **self.settings)
