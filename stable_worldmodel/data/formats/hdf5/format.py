@@ -160,9 +160,11 @@ class HDF5Dataset(Dataset):
         if self.path is None:
             return found
         for stored in columns:
+            if stored.column.kind == "text":
+                continue
             last = np.array([self._num_entries(stored.name) - 1])
             offsets = row_offsets(stored.entries, int(last[0]) + 1)
-            if offsets is None or stored.column.kind == "text":
+            if offsets is None:
                 continue
             mapped = MappedRows(self.path, offsets, stored.column)
             if mapped.read(last).tobytes() == stored.entries[last].tobytes():
@@ -185,7 +187,7 @@ class HDF5Dataset(Dataset):
             if name in self._mapped:
                 self._table[name] = self._mapped.pop(name).read(everything)
             elif column.kind == "text":
-                self._table[name] = decode_text(stored.entries[: self.num_rows].tolist())
+                self._table[name] = _decode_runs(stored.entries[: self.num_rows])
             else:
                 self._table[name] = stored.entries[: self.num_rows].astype(column.dtype, copy=False)
 
@@ -229,6 +231,12 @@ class HDF5Dataset(Dataset):
 def _is_frame(column: Column) -> bool:
     """Whether rows are so large that they stay on disk."""
     return column.kind == "image" or column.row_bytes >= FRAME_BYTES
+
+
+def _decode_runs(values: np.ndarray) -> np.ndarray:
+    """Decode the text of consecutive rows (n,), of which many are equal."""
+    first = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])  # of each run
+    return np.repeat(decode_text(values[first].tolist()), np.diff(first, append=len(values)))
 
 
 def _check_filters(file: h5py.File, columns: Iterable[StoredColumn]) -> None:

@@ -8,9 +8,6 @@ Committed rows never move, so this also holds for a file that is being appended 
 from __future__ import annotations
 
 import mmap
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +15,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from stable_worldmodel.data.columns import Column
+from stable_worldmodel.data.formats.hdf5.chunk_index import chunk_addresses
+from stable_worldmodel.data.formats.shared.threads import in_threads, num_threads
 
 if TYPE_CHECKING:
     import h5py
@@ -33,7 +32,15 @@ def row_offsets(dataset: h5py.Dataset, rows: int) -> np.ndarray | None:
     None when rows cannot be addressed that way: another chunking, a filter, a chunk never written, a library too old.
     """
     plain = dataset.chunks == (1, *dataset.shape[1:]) and dataset.id.get_create_plist().get_nfilters() == 0
-    if not plain or not dataset.dtype.isnative or not hasattr(dataset.id, "chunk_iter"):
+    if not plain or not dataset.dtype.isnative:
+        return None
+    found = chunk_addresses(dataset, rows)
+    return _ask_library(dataset, rows) if found is None else found
+
+
+def _ask_library(dataset: h5py.Dataset, rows: int) -> np.ndarray | None:
+    """Return what `row_offsets` does, at about 2 microseconds per chunk."""
+    if not hasattr(dataset.id, "chunk_iter"):
         return None
     offsets = np.full(rows, -1, dtype=np.int64)
 
@@ -65,12 +72,13 @@ class MappedRows:
         offsets = self._offsets[rows]
         order = np.argsort(offsets)  # a cold file is read in one direction
         flat = out.view(np.uint8).reshape(len(rows), self._column.row_bytes)
-        parts = np.array_split(order, _threads() if self._column.row_bytes >= THREADED_ROW_BYTES else 1)
         source = self._map()
-        jobs = [_pool(os.getpid()).submit(self._copy, source, offsets, part, flat) for part in parts[1:]]
-        self._copy(source, offsets, parts[0], flat)
-        for job in jobs:
-            job.result()
+        parts = num_threads() if self._column.row_bytes >= THREADED_ROW_BYTES else 1
+
+        def copy(start: int, stop: int) -> None:
+            self._copy(source, offsets, order[start:stop], flat)
+
+        in_threads(copy, len(rows), max(1, -(-len(rows) // parts)))
         return out
 
     def _copy(self, source: np.ndarray, offsets: np.ndarray, part: np.ndarray, out: np.ndarray) -> None:
@@ -107,13 +115,3 @@ def read_through_library(dataset: h5py.Dataset, rows: np.ndarray, out: np.ndarra
             first, last = ordered[part[0]], ordered[part[-1]]
             out[order[part]] = dataset[first : last + 1][ordered[part] - first]
     return out
-
-
-def _threads() -> int:
-    return min(os.cpu_count() or 1, 8)
-
-
-@lru_cache(maxsize=1)
-def _pool(pid: int) -> ThreadPoolExecutor:
-    """The copy threads of this process; a forked child has another pid and gets its own."""
-    return ThreadPoolExecutor(_threads(), thread_name_prefix="swm-rows")
