@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,7 @@ class Env2D(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     _started = False
+    _edited = True  # whether anything but a step has happened since a `Batch` last looked
 
     def __init__(
         self, factors: Any, render_mode: str | None, init_value: Mapping[str, Any] | None, shape: tuple[int, int]
@@ -58,11 +60,19 @@ class Env2D(gym.Env):
         if self._started:
             self._prepare_picture()
             self._goal = self._draw_goal()
+            self._edited = True
 
     def render(self) -> np.ndarray | None:
         """The current picture, a new uint8 array (H, W, 3); None without a render mode."""
         self._require_episode()
         return None if self.render_mode is None else self._picture()
+
+    def _canvas(self, out: np.ndarray | None) -> np.ndarray:
+        """What stands still, in `out` or in a new array, ready to be drawn upon."""
+        if out is None:
+            return self._backdrop.copy()
+        out[...] = self._backdrop
+        return out
 
     def _require_episode(self) -> None:
         if not self._started:
@@ -75,6 +85,8 @@ class Env2D(gym.Env):
             return False
         self._backdrop_key = full
         return True
+
+    _backdrop: np.ndarray  # what stands still
 
     def _prepare_picture(self) -> None:
         """Draw what stands still, once per episode."""
@@ -106,6 +118,12 @@ class PointEnv(Env2D):
     side: float  # of the world, whose corner is the origin
     limit = 1.0  # actions are clamped to it per component
     target_factor = "target.position"
+    distance_key = "distance_to_target"
+    _success_radius: float  # an agent closer than this to the target has reached it
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._agent = np.zeros(2, np.float32)  # written in place: a `Batch` puts a view of its own here
 
     # ------------------------------------------------------------------ episode
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict[str, Any]]:
@@ -122,7 +140,7 @@ class PointEnv(Env2D):
             self._place_target(space.value_of(self.target_factor))
         else:
             self._take_goal("target_state", target)
-        self._started = True
+        self._started = self._edited = True
         self._prepare_picture()
         self._goal = self._draw_goal()
         return self._observation(), self._info()
@@ -148,6 +166,13 @@ class PointEnv(Env2D):
         self._require_episode()
         return self._layout
 
+    def sample_goal(self, seed: int | None = None) -> np.ndarray:
+        """A goal state that suits the current episode, xy float32; None draws from the env's own generator."""
+        self._require_episode()
+        factor = copy.copy(self.variation_space.factor(self.target_factor))
+        factor.seed(int(self.np_random.integers(2**31)) if seed is None else seed)
+        return factor.sample(set_value=False)
+
     def _begin(self) -> None:
         """Compute what is fixed during an episode."""
 
@@ -162,20 +187,22 @@ class PointEnv(Env2D):
 
     def _is_success(self, distance: float) -> bool:
         """Whether an agent at this distance from the target has reached it."""
-        raise NotImplementedError
+        return distance < self._success_radius
 
     def _is_over(self) -> bool:
         """Whether the episode is truncated, unless it is a success."""
         return False
 
     def _info(self) -> dict[str, Any]:
-        distance = math.dist(self._position, self._goal_position)
+        (x, y), (goal_x, goal_y) = self._position, self._goal_position
+        dx, dy = x - goal_x, y - goal_y
+        distance = math.sqrt(dx * dx + dy * dy)  # not math.dist, which NumPy does not have
         return {
             "env_name": self.name,
             "proprio": self._agent.copy(),
             "state": self._agent.copy(),
             "goal_state": self._target.copy(),
-            "distance_to_target": distance,
+            self.distance_key: distance,
             "is_success": self._is_success(distance),
             "goal": self._goal.copy(),
             "pos_agent": self._agent.copy(),
@@ -183,8 +210,12 @@ class PointEnv(Env2D):
         }
 
     def _place(self, position: Any) -> None:
-        self._agent = np.array(position, np.float32)
-        self._position: Point = tuple(self._agent.tolist())
+        self._agent[:] = position
+
+    @property
+    def _position(self) -> Point:
+        x, y = self._agent.tolist()
+        return x, y
 
     def _place_target(self, position: Any) -> None:
         self._target = np.array(position, np.float32)
@@ -207,6 +238,7 @@ class PointEnv(Env2D):
         """Put the agent at `state`, xy within the world."""
         self._require_episode()
         self._place(self._point("state", state))
+        self._edited = True
 
     def _set_goal_state(self, goal_state: Any) -> None:
         """Put the target at `goal_state`, xy within the world, and draw the goal again.
@@ -216,6 +248,7 @@ class PointEnv(Env2D):
         self._require_episode()
         self._take_goal("goal_state", goal_state)
         self._goal = self._draw_goal()
+        self._edited = True
 
     def reset_options_from_dataset(self, init_row: Mapping[str, Any], goal_row: Mapping[str, Any]) -> dict[str, Any]:
         """Reset options that restore a recorded start, goal and every recorded `variation.*` factor.

@@ -86,7 +86,6 @@ class ImagePositioning(Env2D):
         images: what to paste; None: three generated ones.
         render_mode: "rgb_array", or None for an env that is never rendered.
         background_power_decay: default of the factor `background.power_decay`; 0 is white noise, 1 pink.
-        flat_actions: actions are one array (2 + 3n,), in the order of `state`, as planners need them.
         init_value: mapping factor name -> default, for the life of the env.
     """
 
@@ -99,7 +98,6 @@ class ImagePositioning(Env2D):
         render_mode: str | None = None,
         background_power_decay: float = 1.0,
         *,
-        flat_actions: bool = False,
         init_value: Mapping[str, Any] | None = None,
     ):
         if resolution < 1:
@@ -112,7 +110,6 @@ class ImagePositioning(Env2D):
         )
         self._resolution = resolution
         self._images = [image.convert("RGBA") for image in images]
-        self._flat_actions = flat_actions
         n = len(images)
         self._shapes = {"background": (2, 1), "locations": (n, 2), "rotations": (n, 1)}
         self._highs = {"background": MAX_POSITION, "locations": MAX_POSITION, "rotations": 1.0}
@@ -122,11 +119,9 @@ class ImagePositioning(Env2D):
         self.observation_space = gym.spaces.Dict(
             {name: gym.spaces.Box(0.0, high, shape, np.float64) for name, (high, shape) in bounds.items()}
         )
-        deltas: dict[str, gym.Space[Any]] = {
-            f"delta_{part}": gym.spaces.Box(-MAX_STEP, MAX_STEP, self._shapes[part]) for part in _PARTS
-        }
-        flat = gym.spaces.Box(-MAX_STEP, MAX_STEP, (2 + 3 * n,), np.float32)
-        self.action_space = flat if flat_actions else gym.spaces.Dict(deltas)
+        self.action_space = gym.spaces.Dict(
+            {f"delta_{part}": gym.spaces.Box(-MAX_STEP, MAX_STEP, self._shapes[part]) for part in _PARTS}
+        )
 
     # ------------------------------------------------------------------ episode
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,8 +150,13 @@ class ImagePositioning(Env2D):
         success = info["is_success"]
         return self._observation(), float(success), success, False, info
 
-    def _drawn(self) -> Arrangement:
-        return Arrangement(*(self.np_random.uniform(0.0, self._highs[part], self._shapes[part]) for part in _PARTS))
+    def sample_goal(self, seed: int | None = None) -> np.ndarray:
+        """A goal state (2 + 3n,); None draws from the env's own generator."""
+        return self._drawn(None if seed is None else np.random.default_rng(seed)).flat()
+
+    def _drawn(self, rng: np.random.Generator | None = None) -> Arrangement:
+        rng = rng or self.np_random
+        return Arrangement(*(rng.uniform(0.0, self._highs[part], self._shapes[part]) for part in _PARTS))
 
     def _remaining(self) -> Arrangement:
         """What is left to do; rotations go the short way round."""
@@ -166,10 +166,7 @@ class ImagePositioning(Env2D):
     def _get_optimal_action(self) -> Any:
         """The action that reaches the target at once. It may exceed the action space."""
         self._require_episode()
-        remaining = self._remaining()
-        if self._flat_actions:
-            return remaining.flat()
-        return {f"delta_{part}": delta for part, delta in zip(_PARTS, remaining, strict=True)}
+        return {f"delta_{part}": delta for part, delta in zip(_PARTS, self._remaining(), strict=True)}
 
     def _observation(self) -> dict[str, Any]:
         current = {f"current_{part}": value.copy() for part, value in zip(_PARTS, self._current, strict=True)}
@@ -192,8 +189,6 @@ class ImagePositioning(Env2D):
         }
 
     def _split_action(self, action: Any) -> list[np.ndarray]:
-        if self._flat_actions:
-            return self._parts("action", action)
         names = [f"delta_{part}" for part in _PARTS]
         if not isinstance(action, Mapping) or set(action) != set(names):
             raise ContractError(f"action={action!r}: expected a mapping with {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Any
 
 from gymnasium import error
@@ -30,6 +31,20 @@ _TABLE: dict[str, tuple[str, bool]] = {
 }
 
 
+# id -> the class, in the module of its env, that steps several of them as one program
+_VECTOR_TABLE = {
+    "swm/TwoRoom-v1": "TwoRoomVectorEnv",
+    "swm/Piecewise-v0": "PiecewiseVectorEnv",
+    "swm/SimplePointMaze-v0": "SimplePointMazeVectorEnv",
+    "swm/SimpleNavigation-v0": "SimpleNavigationVectorEnv",
+}
+
+
+# Gymnasium takes a version for a release of one environment and tells users of an older one to upgrade. These are other
+# environments, which published data was recorded in.
+_NOT_OUTDATED = ("swm/TwoRoom-v0",)
+
+
 def register(id: str, entry_point: str, discrete: bool = False, **kwargs: Any) -> None:
     """Register an environment with Gymnasium and list it in `WORLDS`, and in `DISCRETE_WORLDS` if `discrete`.
 
@@ -48,8 +63,12 @@ def register(id: str, entry_point: str, discrete: bool = False, **kwargs: Any) -
 
 def register_all() -> None:
     """Register every id of this library."""
+    for id in _NOT_OUTDATED:
+        warnings.filterwarnings("ignore", f".*The environment {id} is out of date", DeprecationWarning)
     for id, (entry_point, discrete) in _TABLE.items():
-        register(id, f"{__package__}.{entry_point}", discrete)
+        module = f"{__package__}.{entry_point.partition(':')[0]}"
+        vector = {"vector_entry_point": f"{module}:{_VECTOR_TABLE[id]}"} if id in _VECTOR_TABLE else {}
+        register(id, f"{__package__}.{entry_point}", discrete, **vector)
 
 
 def resolve_id(name: str) -> str:

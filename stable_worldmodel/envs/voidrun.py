@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,6 +187,13 @@ class VoidRunEnv(Env2D):
             "steps": self._steps,
             "goal": self._goal.copy(),
         }
+
+    def sample_goal(self, seed: int | None = None) -> np.ndarray:
+        """A goal that suits the current episode, (row, column) int64; None draws from the env's own generator."""
+        self._require_episode()
+        factor = copy.copy(self.variation_space.factor("goal.position"))
+        factor.seed(int(self.np_random.integers(2**31)) if seed is None else seed)
+        return factor.sample(set_value=False)
 
     # ------------------------------------------------------------------ restoring
     def set_state(

@@ -12,6 +12,7 @@ import gymnasium as gym
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.pool.base import Pool
+from stable_worldmodel.pool.batch import BatchPool, can_batch
 from stable_worldmodel.pool.process import TIMEOUT, ProcessPool, cpu_count
 from stable_worldmodel.pool.sync import EnvPool
 
@@ -33,26 +34,27 @@ def make_pool(
     Args:
         backend: 'sync' steps the envs in this process, 'process' in worker processes. 'auto' builds the first env here
             and times a few steps of it: workers are used if there are two envs and two CPU cores, and if stepping all
-            envs would take 2 ms or more.
+            envs would take 2 ms or more. Envs that can be stepped together, as one program, stay in this process.
         workers, timeout: see ProcessPool; 'sync' ignores them.
     """
     if backend not in BACKENDS:
         raise ContractError(f"backend={backend!r}: expected one of {BACKENDS}")
     if backend == "process":
         return ProcessPool(env_fns, workers, timeout)
+    if not env_fns:
+        return EnvPool(env_fns)  # which refuses that
     parallel = min(workers or cpu_count(), len(env_fns))
-    if backend == "sync" or parallel < 2:
-        return EnvPool(env_fns)
     first = env_fns[0]()
     try:
-        slow = step_time(first) * len(env_fns) >= WORTHWHILE
+        together = can_batch(first)
+        slow = backend == "auto" and not together and parallel > 1 and step_time(first) * len(env_fns) >= WORTHWHILE
     except BaseException:
         first.close()
         raise
     if slow:
         first.close()
         return ProcessPool(env_fns, workers, timeout)
-    return EnvPool([lambda: first, *env_fns[1:]])
+    return (BatchPool if together else EnvPool)([lambda: first, *env_fns[1:]])
 
 
 def step_time(env: gym.Env) -> float:

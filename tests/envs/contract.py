@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -17,6 +19,8 @@ from stable_worldmodel.errors import ContractError
 from stable_worldmodel.utils import flatten_dict
 
 SEEDS = range(12)
+# What an agent can see or feel of an episode; other entries of info may just repeat a factor.
+SHOWN = {"pixels", "goal", "observation", "state", "proprio", "raw_state", "board", "reward", "terminated", "truncated"}
 
 
 class EnvContract:
@@ -25,6 +29,7 @@ class EnvContract:
     id, kwargs: what `gymnasium.make` gets.
     revealing: reset option `variation_values` under which every factor should show.
     inert: factor -> why it has no effect by design.
+    goal_groups: groups of factors that may matter by the goal they lead to; all others must matter with the goal held.
     native_size: (H, W) of a picture nobody asked another size for.
     """
 
@@ -32,6 +37,7 @@ class EnvContract:
     kwargs: ClassVar[dict[str, Any]] = {}
     revealing: ClassVar[dict[str, Any]] = {}
     inert: ClassVar[dict[str, str]] = {}
+    goal_groups: ClassVar[tuple[str, ...]] = ("goal", "target", "task")
     native_size: ClassVar[tuple[int, int]] = (224, 224)
 
     def make(self, size: tuple[int, int] | None = (32, 32)) -> Any:
@@ -93,6 +99,31 @@ class EnvContract:
         for seed in (11, None, None):
             assert_same(self.record(ours, seed), self.record(other, seed))
 
+    def test_envs_side_by_side_do_not_disturb_each_other(self) -> None:
+        ours, other = self.make(), self.make()
+        alone = self.record(self.make(), 3, {"variation": ["all"]})
+        observation, info = ours.reset(seed=3, options={"variation": ["all"]})
+        rows = [{"observation": observation, **info}]
+        actions = self.actions(ours)
+        other.reset(seed=4, options={"variation": ["all"]})
+        for action, fleeting in zip(actions, self.actions(other), strict=True):
+            observation, reward, terminated, truncated, info = ours.step(action)
+            flags = {"reward": reward, "terminated": terminated, "truncated": truncated}
+            other.step(fleeting)
+            other.render()
+            rows.append({"observation": observation, **flags, **info, "pixels": ours.render()})
+        assert_same(shown(rows), shown(alone))
+
+    def test_global_random_states_are_neither_read_nor_changed(self) -> None:
+        rows = []
+        for seed in (1, 2):
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+            rows.append(self.record(self.make(), 3, {"variation": ["all"]}))
+            assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+        assert_same(*rows)
+
     def test_a_copy_goes_on_alone(self) -> None:
         env = self.make()
         env.reset(seed=2)
@@ -136,6 +167,46 @@ class EnvContract:
         first[:] = 0
         np.testing.assert_array_equal(env.render(), kept)
 
+    # ------------------------------------------------------------------ goals
+    def test_goal_is_one_picture_drawn_once_per_episode(self) -> None:
+        env = self.make()
+        if "goal" not in env.reset(seed=0)[1]:
+            return
+        drawn = self._count_goals(env)
+        rows = self.record(env)
+        assert len(drawn) == 1
+        assert_same([{"goal": row["goal"]} for row in rows], [{"goal": rows[0]["goal"]}] * len(rows))
+
+    def test_a_goal_state_comes_with_its_picture(self) -> None:
+        info = self.make().reset(seed=0)[1]
+        assert ("goal" in info) == ("goal_state" in info)
+
+    def _count_goals(self, env: Any) -> list[None]:
+        """A list that grows by one whenever the env draws a goal."""
+        drawn: list[None] = []
+        draw_goal = env._draw_goal
+
+        def counted() -> Any:
+            drawn.append(None)
+            return draw_goal()
+
+        env._draw_goal = counted
+        return drawn
+
+    def test_sampled_goals_follow_the_seed_and_change_nothing(self) -> None:
+        env, other = self.make(), self.make()
+        infos = [e.reset(seed=0)[1] for e in (env, other)]
+        if "goal_state" not in infos[0]:
+            return
+        goals = [env.sample_goal(seed) for seed in (5, 5, 6)]
+        np.testing.assert_array_equal(goals[0], goals[1])
+        assert not np.array_equal(goals[0], goals[2])
+        for action in self.actions(env, 3):
+            assert_same([env.step(action)[4]], [other.step(action)[4]])
+        info = env.reset(seed=0, options={"goal_state": goals[0], "target_state": goals[0]})[1]
+        turns = (info["goal_state"] - goals[0]) / (2 * np.pi)
+        np.testing.assert_allclose(turns, np.rint(turns), atol=1e-9)  # an angle may be wrapped
+
     # ------------------------------------------------------------------ factors
     def test_no_variation_means_defaults_whatever_came_before(self) -> None:
         env = self.make()
@@ -164,12 +235,27 @@ class EnvContract:
         assert without_effect == self.inert.keys()
 
     def _has_effect(self, env: Any, name: str) -> bool:
-        values = {key: value for key, value in self.revealing.items() if key != name}
-        plain = self.record(env, 0, {"variation": [], "variation_values": values})
-        return any(
-            not is_same(plain, self.record(env, seed, {"variation": [name], "variation_values": values}))
-            for seed in SEEDS
-        )
+        """Whether another value of this factor alone, everything else held, changes what is seen or what happens."""
+        held = {key: value for key, value in self.revealing.items() if key != name}
+        if self._shows(env, name, held, {}) is False:
+            return False
+        goal = self.record(env, 0, {"variation": [], "variation_values": held})[0].get("goal_state")
+        if goal is None or name.partition(".")[0] in self.goal_groups:
+            return True
+        return self._shows(env, name, held, {"goal_state": goal, "target_state": goal})
+
+    def _shows(self, env: Any, name: str, held: Mapping[str, Any], goal: Mapping[str, Any]) -> bool:
+        plain = shown(self.record(env, 0, {"variation": [], "variation_values": held, **goal}))
+        for seed in SEEDS:
+            env.reset(seed=seed, options={"variation": [name], "variation_values": held})
+            values = {**held, name: flatten_dict(env.variation_space.value)[name]}
+            try:
+                rows = self.record(env, 0, {"variation": [], "variation_values": values, **goal})
+            except ContractError:  # the value does not fit the goal, or what is held
+                continue
+            if not is_same(plain, shown(rows)):
+                return True
+        return False
 
     @pytest.mark.parametrize("form", ["variation", "variation_values"])
     def test_unknown_factors_are_refused_with_a_suggestion(self, form: str) -> None:
@@ -236,6 +322,20 @@ def columns(row: dict) -> dict[str, Any]:
 
 def goal_columns(row: dict) -> dict[str, Any]:
     return {"goal" if key == "pixels" else f"goal_{key}": value for key, value in row.items()}
+
+
+def shown(rows: list[dict]) -> list[dict]:
+    """What of each row an agent can see or feel."""
+    return [{key: value for key, value in lifted(row).items() if key in SHOWN} for row in rows]
+
+
+def lifted(row: dict) -> dict:
+    """A row whose observation, if it is a mapping, is replaced by its entries, as World does it."""
+    observation = row.get("observation")
+    if not isinstance(observation, Mapping):
+        return row
+    assert not observation.keys() & row.keys()
+    return {key: value for key, value in row.items() if key != "observation"} | dict(observation)
 
 
 def is_same(rows: list[dict], others: list[dict]) -> bool:

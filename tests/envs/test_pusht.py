@@ -268,6 +268,31 @@ def test_picture_is_the_recorded_one(frame: dict) -> None:
     assert np.abs(env.render() - recorded).mean() < 0.5  # a block moved by 8 px: more than 1
 
 
+@pytest.mark.parametrize("shape", range(1, 8))
+def test_motion_is_that_of_the_engine_s_public_interface_to_the_bit(shape: int) -> None:
+    env, public = make(), make()
+    for e in (env, public):
+        reset_to(e, (150, 280, 256, 256, 0.3, 0, 0), GOAL, block__shape=shape)
+    agent, block, space = public.agent, public.block, public.space
+    contacts = 0
+    for _ in range(15):
+        x, y = agent.position
+        target = (x + 60.0, y - 5.0)
+        for _ in range(10):
+            (x, y), (vx, vy) = agent.position, agent.velocity
+            vx += (100.0 * (target[0] - x) - 20.0 * vx) * 0.01
+            vy += (100.0 * (target[1] - y) - 20.0 * vy) * 0.01
+            agent.velocity = (vx, vy)
+            space.step(0.01)
+        block.position = tuple(block.position)
+        info = env.step(np.array([0.6, -0.05]))[4]
+        assert info["pos_agent"].tolist() == list(agent.position)
+        assert info["vel_agent"].tolist() == list(agent.velocity)
+        assert info["block_pose"].tolist() == [*block.position, block.angle]
+        contacts += info["n_contacts"]
+    assert contacts
+
+
 # ---------------------------------------------------------------------- shapes
 @pytest.mark.parametrize(
     ("name", "center", "moment", "area"),
@@ -640,7 +665,8 @@ def test_rows_in_contact_go_on_closely() -> None:
                 other.reset(seed=0, options=options)
                 errors.append(np.abs(other.step(actions[t])[0]["state"][2:4] - rows[t + 1]["state"][2:4]).max())
     assert len(errors) > 50
-    assert np.median(errors) < 2.0  # px in a step in which the block is pushed by up to 40
+    assert np.quantile(errors, 0.85) < 1e-6  # px in a step in which the block is pushed by up to 40
+    assert np.mean(errors) < 1.0
 
 
 def test_states_without_velocity_and_single_precision_restore() -> None:

@@ -25,7 +25,7 @@ def drawn(size: tuple[int, int], seed: int, state: Any = None, **kwargs: Any) ->
 
 def reference(env: PushT) -> np.ndarray:
     """The same picture, 512x512, from point samples of the shapes' definitions."""
-    factors, state = env.variation_space, env._state
+    factors, state = env.variation_space, env._row[:7]
     x, y = np.meshgrid(*[(np.arange(512 * FACTOR) + 0.5) / FACTOR - SHIFT] * 2)
     picture = np.empty((*x.shape, 3))
     picture[:] = factors.value_of("background.color")

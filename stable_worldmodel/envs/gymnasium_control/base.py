@@ -30,6 +30,9 @@ class GymControlWrapper(Env2D):
 
     Reset options: `variation`, `variation_values`; `state`, the raw state or an observation to start from.
 
+    Attributes:
+        inner_id: id of the Gymnasium env.
+
     Args:
         env_id: id of the Gymnasium env.
         render_mode: "rgb_array", or None for an env that is never rendered.
@@ -61,7 +64,7 @@ class GymControlWrapper(Env2D):
             }
         )
         super().__init__(factors, render_mode, init_value, self.frame)
-        self._env_id = env_id
+        self.inner_id = env_id
         self._limit = gym.spec(env_id).max_episode_steps
         # Without Gymnasium's wrappers: they would hide the attributes, and the time limit is one line below.
         self._inner: Any = gym.make(env_id, disable_env_checker=True, **kwargs).unwrapped
@@ -102,7 +105,7 @@ class GymControlWrapper(Env2D):
 
     def _info(self, observation: np.ndarray, terminated: bool, truncated: bool) -> dict[str, Any]:
         return {
-            "env_name": self._env_id,
+            "env_name": self.inner_id,
             "state": np.array(observation, np.float32),
             "raw_state": np.array(self._inner.state, np.float64),
             "is_success": self._is_success(terminated, truncated),
@@ -110,6 +113,11 @@ class GymControlWrapper(Env2D):
 
     def _is_success(self, terminated: bool, truncated: bool) -> bool:
         return terminated
+
+    def dynamics(self) -> dict[str, float]:
+        """The physical factors of the current episode, name -> value; what the expert reads."""
+        self._require_episode()
+        return {name: float(getattr(self._inner, attribute)) for name, (attribute, *_) in self.physics.items()}
 
     def _derive(self) -> None:
         """Recompute what depends on the physical factors."""

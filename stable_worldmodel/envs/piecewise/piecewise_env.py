@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from stable_worldmodel.envs.batch2d import PointBatch, VectorEnv2D
 from stable_worldmodel.envs.drawing2d import Painter
-from stable_worldmodel.envs.piecewise.factors import ROOM, Factors, Field, Look
+from stable_worldmodel.envs.piecewise.factors import ROOM, Factors, Field, Fields, Look
 from stable_worldmodel.envs.two_room.drawing import draw_borders
 from stable_worldmodel.envs.two_room.env import DotEnv
 from stable_worldmodel.envs.two_room.geometry import BORDER_SIZE, WORLD_SIZE, Point
@@ -47,6 +48,11 @@ class PiecewiseEnv(DotEnv):
         super().__init__(Factors(grid_n), render_mode, render_target, init_value)
         self.observation_space = gym.spaces.Box(0.0, WORLD_SIZE, (4,), np.float32)
 
+    @staticmethod
+    def batched(envs: Sequence[PiecewiseEnv]) -> PointBatch:
+        """These envs as one program."""
+        return PointBatch(envs, Fields(len(envs)))
+
     def _observation(self) -> np.ndarray:
         return np.concatenate((self._agent, self._target))
 
@@ -63,6 +69,12 @@ class PiecewiseEnv(DotEnv):
         if look.shows_biases:
             _draw_arrows(picture, self._layout)
         return picture
+
+
+class PiecewiseVectorEnv(VectorEnv2D):
+    """Several Piecewise envs as one."""
+
+    env_class = PiecewiseEnv
 
 
 def _draw_arrows(picture: np.ndarray, field: Field) -> None:

@@ -3,6 +3,9 @@
 All dynamic velocity is damped away in every substep, so the block moves only while it is pushed. The order in which
 bodies and their parts enter the space is part of the dynamics, because the contact solver is sequential and stops
 after ten iterations: walls, agent, block.
+
+A control step calls the engine's C functions directly: going through pymunk's properties takes three times as long as
+the simulation itself.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pymunk
 from PIL import ImageColor
+from pymunk._chipmunk_cffi import lib
 
 from stable_worldmodel.envs.pusht.shapes import SHAPES, Figure, Point, Pose
 from stable_worldmodel.errors import ContractError
@@ -121,9 +125,14 @@ class Simulation:
         x0, x1, y0, y1 = setup.agent.extent(setup.agent_angle)
         self._low, self._high = (INNER[0] - x0, INNER[0] - y0), (INNER[1] - x1, INNER[1] - y1)
         self.contact_points = 0
+        self._bind()
+
+    def _bind(self) -> None:
+        """Keep the engine's own objects at hand."""
+        self._engine = self.space._space, self.agent._body, self.block._body
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name not in ("agent", "block")}
+        state = {name: value for name, value in vars(self).items() if name not in ("agent", "block", "_engine")}
         return {**state, "_agent_angle": self.agent.angle}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,6 +145,7 @@ class Simulation:
             body.angle = turn
             body.position = (x, y)
             self.space.reindex_shapes_for_body(body)
+        self._bind()
 
     def place(self, agent: Point, velocity: Point, block: Pose) -> None:
         """Put both bodies somewhere; contacts of the past stay in the solver."""
@@ -149,6 +159,16 @@ class Simulation:
         self.agent_position, self.agent_velocity, self.block_pose = agent, velocity, block
         self.contact_points = 0
 
+    def arrive(self) -> None:
+        """Give the solver the forces between bodies that touch, as if the agent had come here at its velocity.
+
+        It starts from those of the substep before, which no state tells. Both bodies stay where they are.
+        """
+        (x, y), velocity = self.agent_position, self.agent_velocity
+        self.agent.position = x - velocity[0] * DT, y - velocity[1] * DT
+        self.space.step(DT)
+        self.place((x, y), velocity, self.block_pose)
+
     def settle(self) -> None:
         """One substep without control, in which published resets push overlapping bodies apart."""
         self.space.step(DT)
@@ -160,16 +180,17 @@ class Simulation:
         if self._dynamic:
             self._step_dynamic(target)
             return
-        (target_x, target_y), agent, advance = target, self.agent, self.space.step
+        (target_x, target_y), bounded = target, self.setup.bounded
+        (space, agent, _), set_velocity, advance = self._engine, lib.cpBodySetVelocity, lib.cpSpaceStep
         (x, y), (vx, vy) = self.agent_position, self.agent_velocity
         for _ in range(SUBSTEPS):
             vx += (KP * (target_x - x) - KV * vx) * DT
             vy += (KP * (target_y - y) - KV * vy) * DT
-            if self.setup.bounded:
+            if bounded:
                 vx = _held(x, vx, self._low[0], self._high[0])
                 vy = _held(y, vy, self._low[1], self._high[1])
-            agent.velocity = (vx, vy)
-            advance(DT)
+            set_velocity(agent, (vx, vy))
+            advance(space, DT)
             # A kinematic body moves by exactly this, which saves asking.
             x += vx * DT
             y += vy * DT
@@ -186,14 +207,17 @@ class Simulation:
 
     def _read(self, position: Any, velocity: Any) -> None:
         self.agent_position, self.agent_velocity = (position[0], position[1]), (velocity[0], velocity[1])
-        x, y = self.block.position
-        # The engine keeps the centre of mass. Computing it back from the reported origin here, as a restored row will,
-        # makes both go on from the same bits.
-        self.block.position = (x, y)
-        self.block_pose = (x, y, self.block.angle)
+        block = self._engine[2]
+        at = lib.cpBodyGetPosition(block)
+        pose = at.x, at.y, lib.cpBodyGetAngle(block)
+        if pose != self.block_pose:
+            # The engine keeps the centre of mass. Computing it back from the reported origin here, as a restored row
+            # will, makes both go on from the same bits.
+            lib.cpBodySetPosition(block, pose[:2])
+            self.block_pose = pose
 
     def _count(self, arbiter: pymunk.Arbiter, space: pymunk.Space, data: Any) -> None:
-        self.contact_points += len(arbiter.contact_point_set.points)
+        self.contact_points += lib.cpArbiterGetCount(arbiter._arbiter)
 
 
 def _held(x: float, velocity: float, low: float, high: float) -> float:

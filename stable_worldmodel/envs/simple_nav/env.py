@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from stable_worldmodel import spaces
+from stable_worldmodel.envs.batch2d import Batch, Moved, Rows, VectorEnv2D
 from stable_worldmodel.envs.drawing2d import Painter, draw_cells
 from stable_worldmodel.envs.env2d import Env2D, column
 from stable_worldmodel.envs.simple_nav.maze import STEPS, maze_of
@@ -22,6 +24,7 @@ _AGENT, _GOAL = (255, 0, 0), (0, 255, 0)
 _LINE_WIDTH = 0.03  # squares
 _ARROW = ((0.12, 0.19), (0.87, 0.5), (0.12, 0.81))  # within a square, facing right
 _NATIVE_SIZE = 224
+_STEPS = np.array(STEPS)
 
 
 class Factors(FactorSpace):
@@ -89,6 +92,7 @@ class SimpleNavigationEnv(Env2D):
             raise ContractError(f"size={size}: expected an odd number >= 5")
         super().__init__(Factors(size), render_mode, init_value, (_NATIVE_SIZE, _NATIVE_SIZE))
         self._size = size
+        self._agent = np.zeros(3, np.int64)  # written in place: a `Batch` puts a view of its own here
         inner = size - 2
         self.observation_space = gym.spaces.Dict(
             {
@@ -106,13 +110,13 @@ class SimpleNavigationEnv(Env2D):
         space = self.variation_space
         space.draw_factors(seed, options, DEFAULT_VARIATIONS)
         self._floor = space.maze()
-        self._pose = (*space.value_of("agent.position").tolist(), space.value_of("agent.direction"))
+        self._pose = *space.value_of("agent.position").tolist(), space.value_of("agent.direction")
         self._goal_pose = (*space.value_of("goal.position").tolist(), space.factor("goal.agent")["direction"].value)
         if options.get("state") is not None:
             self._take_state(options["state"])
         if options.get("target_state") is not None:
             self._take_goal("target_state", options["target_state"])
-        self._started = True
+        self._started = self._edited = True
         self._prepare_picture()
         self._goal = self._draw_goal()
         return self._observation(), self._info()
@@ -132,6 +136,27 @@ class SimpleNavigationEnv(Env2D):
         self._pose = (x, y, direction)
         success, distance = self.eval_state(self._goal_pose, self._pose)
         return self._observation(), float(-distance), success, False, self._info()
+
+    @staticmethod
+    def batched(envs: Sequence[SimpleNavigationEnv]) -> _NavigationBatch:
+        """These envs as one program."""
+        return _NavigationBatch(envs)
+
+    @property
+    def _pose(self) -> tuple[int, int, int]:
+        return tuple(self._agent.tolist())  # type: ignore[return-value]
+
+    @_pose.setter
+    def _pose(self, pose: tuple[int, int, int]) -> None:
+        self._agent[:] = pose
+
+    def sample_goal(self, seed: int | None = None) -> np.ndarray:
+        """A goal state (5,) that suits the current episode; None draws from the env's own generator."""
+        self._require_episode()
+        position = copy.copy(self.variation_space.factor("goal.position"))
+        position.seed(int(self.np_random.integers(2**31)) if seed is None else seed)
+        square = position.sample(set_value=False)
+        return np.array([*square, position.np_random.integers(4), *square])
 
     def eval_state(self, goal_state: Any, cur_state: Any) -> tuple[bool, int]:
         """Whether the agent of `cur_state` stands where that of `goal_state` does, and their L1 distance."""
@@ -164,6 +189,7 @@ class SimpleNavigationEnv(Env2D):
         self._require_episode()
         self._take_state(state)
         self._goal = self._draw_goal()
+        self._edited = True
 
     def _set_goal_state(self, goal_state: Any) -> None:
         """Put the goal where the agent of `goal_state`, (3,) or (5,), stands, and draw it again.
@@ -173,6 +199,7 @@ class SimpleNavigationEnv(Env2D):
         self._require_episode()
         self._take_goal("goal_state", goal_state)
         self._goal = self._draw_goal()
+        self._edited = True
 
     def reset_options_from_dataset(self, init_row: Mapping[str, Any], goal_row: Mapping[str, Any]) -> dict[str, Any]:
         """Reset options that restore a recorded start, goal and every recorded `variation.*` factor.
@@ -234,13 +261,13 @@ class SimpleNavigationEnv(Env2D):
         self._painter(self._backdrop).rectangle((x + margin, x + 1 - margin), (y + margin, y + 1 - margin), _GOAL)
         return self._with_agent(self._goal_pose)
 
-    def _picture(self) -> np.ndarray:
-        return self._with_agent(self._pose)
+    def _picture(self, out: np.ndarray | None = None) -> np.ndarray:
+        return self._with_agent(self._pose, out)
 
-    def _with_agent(self, pose: tuple[int, int, int]) -> np.ndarray:
+    def _with_agent(self, pose: tuple[int, int, int], out: np.ndarray | None = None) -> np.ndarray:
         x, y, direction = pose
         dx, dy = STEPS[direction]
-        picture = self._backdrop.copy()
+        picture = self._canvas(out)
         # (dx, dy) is where the arrow's x axis points, (-dy, dx) where its y axis does.
         arrow = [
             (x + 0.5 + (u - 0.5) * dx - (v - 0.5) * dy, y + 0.5 + (u - 0.5) * dy + (v - 0.5) * dx) for u, v in _ARROW
@@ -250,6 +277,45 @@ class SimpleNavigationEnv(Env2D):
 
     def _painter(self, picture: np.ndarray) -> Painter:
         return Painter(picture, 0, 0, self._size, self._size)
+
+
+class _NavigationBatch(Batch):
+    changing = ("pos_agent", "dir_agent", "is_success")
+
+    def __init__(self, envs: Sequence[Any]):
+        super().__init__(envs)
+        self._agents = self._share_agents()
+        size = envs[0]._size
+        self._floors = np.zeros((len(envs), size, size), bool)
+        self._goals = np.zeros((len(envs), 2), np.int64)
+        self._rows = np.arange(len(envs))
+
+    def _take_rules(self, i: int, env: Any) -> None:
+        self._floors[i], self._goals[i] = env.layout(), env._goal_pose[:2]
+
+    def _advance(self, actions: np.ndarray, rows: Rows) -> Moved:
+        agents = self._agents
+        values = np.asarray(actions)
+        legal = np.isin(values[rows], (TURN_LEFT, TURN_RIGHT, FORWARD))
+        if values.shape != (len(agents),) or not legal.all():
+            raise ContractError(f"actions={values}: expected 0 (left), 1 (right) or 2 (forward), one per env")
+        squares, directions = agents[:, :2], agents[:, 2]
+        ahead = squares + _STEPS[directions]
+        walks = (values == FORWARD) & self._floors[self._rows, ahead[:, 1], ahead[:, 0]]
+        turns = (values == TURN_RIGHT).astype(np.int64) - (values == TURN_LEFT)
+        moved = np.column_stack((np.where(walks[:, None], ahead, squares), (directions + turns) % 4))
+        agents[rows] = moved[rows]
+        distance = np.abs(agents[:, :2] - self._goals).sum(axis=1)
+        success = distance == 0
+        self.observations["state"][rows, :3] = self.observations["proprio"][rows] = agents[rows]
+        self.infos |= {"pos_agent": agents[:, :2].copy(), "dir_agent": agents[:, 2].copy(), "is_success": success}
+        return Moved((-distance).astype(np.float64), success, np.zeros(len(agents), bool))
+
+
+class SimpleNavigationVectorEnv(VectorEnv2D):
+    """Several SimpleNavigation envs as one."""
+
+    env_class = SimpleNavigationEnv
 
 
 def _probability() -> spaces.Box:

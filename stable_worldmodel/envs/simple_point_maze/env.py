@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from stable_worldmodel.envs.batch2d import PointBatch, VectorEnv2D
 from stable_worldmodel.envs.drawing2d import Painter
 from stable_worldmodel.envs.env2d import Point, PointEnv
 from stable_worldmodel.envs.simple_point_maze.factors import Factors
-from stable_worldmodel.envs.simple_point_maze.geometry import WORLD_SIZE
+from stable_worldmodel.envs.simple_point_maze.geometry import WORLD_SIZE, Mazes
 
 MAX_ACTION = 0.2
 
@@ -41,6 +42,7 @@ class SimplePointMazeEnv(PointEnv):
     side = WORLD_SIZE
     limit = MAX_ACTION
     target_factor = "goal.position"
+    distance_key = "distance"
 
     def __init__(
         self,
@@ -61,27 +63,24 @@ class SimplePointMazeEnv(PointEnv):
         self.action_space = gym.spaces.Box(-MAX_ACTION, MAX_ACTION, (2,), np.float32)
         self._show_goal = show_goal
 
+    @staticmethod
+    def batched(envs: Sequence[SimplePointMazeEnv]) -> PointBatch:
+        """These envs as one program."""
+        return PointBatch(envs, Mazes(len(envs)))
+
     def _begin(self) -> None:
-        self._goal_radius = self.variation_space.goal_radius()
+        self._success_radius = self.variation_space.goal_radius()
 
     def goal_radius(self) -> float:
         """How near the agent's centre must come to the goal's."""
         self._require_episode()
-        return self._goal_radius
+        return self._success_radius
 
     def _observation(self) -> np.ndarray:
         return self._agent.copy()
 
     def _reward(self, success: bool) -> float:
         return 1.0 if success else -0.01
-
-    def _is_success(self, distance: float) -> bool:
-        return distance < self._goal_radius
-
-    def _info(self) -> dict[str, Any]:
-        info = super()._info()
-        info["distance"] = info.pop("distance_to_target")
-        return info
 
     def _prepare_picture(self) -> None:
         look = self.variation_space.look()
@@ -97,16 +96,22 @@ class SimplePointMazeEnv(PointEnv):
         self._backdrop = self._walls_picture
         if self._show_goal:
             self._backdrop = self._walls_picture.copy()
-            _painter(self._backdrop).disc(self._goal_position, self._goal_radius, self._look.goal, alpha=0.5)
+            _painter(self._backdrop).disc(self._goal_position, self._success_radius, self._look.goal, alpha=0.5)
         return self._with_agent(self._goal_position)
 
-    def _picture(self) -> np.ndarray:
-        return self._with_agent(self._position)
+    def _picture(self, out: np.ndarray | None = None) -> np.ndarray:
+        return self._with_agent(self._position, out)
 
-    def _with_agent(self, position: Point) -> np.ndarray:
-        picture = self._backdrop.copy()
+    def _with_agent(self, position: Point, out: np.ndarray | None = None) -> np.ndarray:
+        picture = self._canvas(out)
         _painter(picture).disc(position, self._layout.radius, self._look.agent)
         return picture
+
+
+class SimplePointMazeVectorEnv(VectorEnv2D):
+    """Several SimplePointMaze envs as one."""
+
+    env_class = SimplePointMazeEnv
 
 
 def _painter(picture: np.ndarray) -> Painter:

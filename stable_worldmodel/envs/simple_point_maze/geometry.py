@@ -37,6 +37,36 @@ class Maze:
         return start if touches(self.walls, (x, y), self.radius) else (x, y)
 
 
+class Mazes:
+    """The rules of motion of N episodes, to move N agents at once; with the bits of `Maze.move`."""
+
+    def __init__(self, count: int):
+        self._radius, self._speed = np.zeros((2, count, 1))
+        self._low, self._high = np.zeros((2, count, 0, 2))  # corners of the walls
+
+    def put(self, i: int, maze: Maze) -> None:
+        """Set the rules of episode i."""
+        self._radius[i], self._speed[i] = maze.radius, maze.speed
+        missing = max(0, len(maze.walls) - self._low.shape[1])
+        self._low, self._high = (
+            np.pad(corners, ((0, 0), (0, missing), (0, 0)), constant_values=math.inf)
+            for corners in (self._low, self._high)
+        )
+        self._low[i] = self._high[i] = math.inf  # a wall that does not exist
+        for wall, (left, bottom, width, height) in enumerate(maze.walls):
+            self._low[i, wall] = left, bottom
+            self._high[i, wall] = left + width, bottom + height
+
+    def move(self, starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Where one step ends from each of `starts` (N, 2), float64."""
+        ends = np.minimum(np.maximum(starts + self._speed * actions, 0.0), WORLD_SIZE)
+        points = ends[:, None]
+        gaps = points - np.minimum(np.maximum(points, self._low), self._high)
+        gaps *= gaps
+        touched = (gaps[..., 0] + gaps[..., 1] <= self._radius * self._radius).any(axis=1)
+        return np.where(touched[:, None], starts, ends)
+
+
 def touches(walls: tuple[Wall, ...], point: Point, radius: float) -> bool:
     """Whether a disc touches a wall."""
     x, y = point

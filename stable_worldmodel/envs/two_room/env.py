@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from stable_worldmodel.envs.batch2d import PointBatch, VectorEnv2D
 from stable_worldmodel.envs.env2d import Point, PointEnv
 from stable_worldmodel.envs.two_room.drawing import Dot, draw_rooms
 from stable_worldmodel.envs.two_room.factors import Factors, Look
-from stable_worldmodel.envs.two_room.geometry import MAX_DOORS, WORLD_SIZE
+from stable_worldmodel.envs.two_room.geometry import MAX_DOORS, WORLD_SIZE, Layouts
 from stable_worldmodel.errors import ContractError
 
 SUCCESS_RADIUS = 16.0  # px
@@ -25,6 +26,7 @@ class DotEnv(PointEnv):
     """
 
     side = WORLD_SIZE
+    _success_radius = SUCCESS_RADIUS
 
     def __init__(
         self, factors: Any, render_mode: str | None, render_target: bool, init_value: Mapping[str, Any] | None
@@ -32,9 +34,6 @@ class DotEnv(PointEnv):
         super().__init__(factors, render_mode, init_value, (WORLD_SIZE, WORLD_SIZE))
         self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._render_target = render_target
-
-    def _is_success(self, distance: float) -> bool:
-        return distance < SUCCESS_RADIUS
 
     def _prepare_picture(self) -> None:
         look = self.variation_space.look()
@@ -52,11 +51,11 @@ class DotEnv(PointEnv):
             self._target_dot.draw(self._backdrop, self._goal_position)
         return self._with_agent(self._goal_position)
 
-    def _picture(self) -> np.ndarray:
-        return self._with_agent(self._position)
+    def _picture(self, out: np.ndarray | None = None) -> np.ndarray:
+        return self._with_agent(self._position, out)
 
-    def _with_agent(self, position: Point) -> np.ndarray:
-        picture = self._backdrop.copy()
+    def _with_agent(self, position: Point, out: np.ndarray | None = None) -> np.ndarray:
+        picture = self._canvas(out)
         self._agent_dot.draw(picture, position)
         return picture
 
@@ -108,6 +107,11 @@ class TwoRoomEnv(DotEnv):
         super().__init__(Factors(target_rule, swept=collision == "swept"), render_mode, render_target, init_value)
         self.observation_space = gym.spaces.Box(0.0, WORLD_SIZE, (4 + 2 * MAX_DOORS,), np.float32)
 
+    @staticmethod
+    def batched(envs: Sequence[TwoRoomEnv]) -> PointBatch:
+        """These envs as one program."""
+        return PointBatch(envs, Layouts(len(envs)))
+
     def _begin(self) -> None:
         layout = self._layout
         centers = [layout.door_center(door) for door in range(len(layout.doors))]
@@ -118,3 +122,9 @@ class TwoRoomEnv(DotEnv):
 
     def _draw_still(self, look: Look) -> np.ndarray:
         return draw_rooms(self._layout, look.palette, self._shape)
+
+
+class TwoRoomVectorEnv(VectorEnv2D):
+    """Several TwoRoom envs as one."""
+
+    env_class = TwoRoomEnv
