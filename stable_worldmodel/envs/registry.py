@@ -28,6 +28,18 @@ _TABLE: dict[str, tuple[str, bool]] = {
     "swm/MountainCarContinuousControl-v0": ("gymnasium_control.mountain_car:MountainCarContinuousWrapper", False),
     "swm/AcrobotControl-v1": ("gymnasium_control.acrobot:AcrobotWrapper", True),
     "swm/PendulumControl-v1": ("gymnasium_control.pendulum:PendulumWrapper", False),
+    "swm/AcrobotDMControl-v0": ("dmcontrol.acrobot:AcrobotDMControlWrapper", False),
+    "swm/BallInCupDMControl-v0": ("dmcontrol.ball_in_cup:BallInCupDMControlWrapper", False),
+    "swm/CartpoleDMControl-v0": ("dmcontrol.cartpole:CartpoleDMControlWrapper", False),
+    "swm/CheetahDMControl-v0": ("dmcontrol.cheetah:CheetahDMControlWrapper", False),
+    "swm/FingerDMControl-v0": ("dmcontrol.finger:FingerDMControlWrapper", False),
+    "swm/HopperDMControl-v0": ("dmcontrol.hopper:HopperDMControlWrapper", False),
+    "swm/HumanoidDMControl-v0": ("dmcontrol.humanoid:HumanoidDMControlWrapper", False),
+    "swm/ManipulatorDMControl-v0": ("dmcontrol.manipulator:ManipulatorDMControlWrapper", False),
+    "swm/PendulumDMControl-v0": ("dmcontrol.pendulum:PendulumDMControlWrapper", False),
+    "swm/QuadrupedDMControl-v0": ("dmcontrol.quadruped:QuadrupedDMControlWrapper", False),
+    "swm/ReacherDMControl-v0": ("dmcontrol.reacher:ReacherDMControlWrapper", False),
+    "swm/WalkerDMControl-v0": ("dmcontrol.walker:WalkerDMControlWrapper", False),
 }
 
 

@@ -1,0 +1,172 @@
+"""Speed of MuJoCo environments with pixels: ours against the naive way, within one run.
+
+    python benchmarks/mujoco_envs.py [--seconds 2.0] [--rounds 3] [--only NAME ...]
+
+The naive way draws with dm_control's own renderer at 224 x 224 pixels, as most wrappers do, shrinks with Pillow where
+64 are wanted, and steps 8 envs one after the other. Ours is a World of 8 envs and a random policy. Every comparison
+alternates its two sides and reports the median of the ratios of neighbouring rounds. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import gymnasium as gym
+import numpy as np
+
+import stable_worldmodel as swm
+from stable_worldmodel.envs.mujoco import backend
+from stable_worldmodel.pool.process import cpu_count
+
+NUM_ENVS = 8
+DOMAINS = {"Reacher": ("reacher", "hard"), "Cheetah": ("cheetah", "run")}
+Run = Callable[[float], float]  # seconds -> env steps per second
+
+
+class Naive:
+    """Envs of the suite, drawn large by dm_control, shrunk, one after the other; two suite steps per env step."""
+
+    def __init__(self, name: str, size: int, drawn: int = 224):
+        from dm_control import suite
+
+        self._envs = [suite.load(*DOMAINS[name]) for _ in range(NUM_ENVS)]
+        self._size, self._drawn = size, drawn
+        self._rng = np.random.default_rng(0)
+        for env in self._envs:
+            env.reset()
+
+    def step(self) -> None:
+        from PIL import Image
+
+        for env in self._envs:
+            action = self._rng.uniform(-1, 1, env.action_spec().shape)
+            env.step(action)
+            env.step(action)
+            frame = env.physics.render(self._drawn, self._drawn, camera_id=0)
+            if self._size != self._drawn:
+                np.asarray(Image.fromarray(frame).resize((self._size, self._size), Image.Resampling.BILINEAR))
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.physics.free()
+
+
+class Ours:
+    """A World with a random policy."""
+
+    def __init__(self, name: str, size: int, quality: str = "matched", **kwargs: Any):
+        self._world = swm.World(
+            f"swm/{name}DMControl-v0",
+            NUM_ENVS,
+            (size, size),
+            max_episode_steps=None,
+            goal_conditioned=False,
+            quality=quality,
+            **kwargs,
+        )
+        self._world.set_policy(swm.policy.RandomPolicy(seed=0))
+        self._world.reset(seed=0)
+        self._steps = 0
+
+    def step(self) -> None:
+        self._steps += 1
+        if self._steps % 400 == 0:  # before the suite's limit
+            self._world.reset()
+        self._world.step()
+
+    def close(self) -> None:
+        self._world.close()
+
+
+def throughput(side: Any, seconds: float) -> float:
+    """Env steps per second."""
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        side.step()
+        steps += 1
+    return steps * NUM_ENVS / (time.perf_counter() - start)
+
+
+def compare(ours: Callable[[], Any], theirs: Callable[[], Any], seconds: float, rounds: int) -> dict[str, Any]:
+    """Median throughputs and the median ratio ours / theirs."""
+    sides = ours(), theirs()
+    try:
+        for side in sides:
+            side.step()
+            side.step()
+        pairs = [tuple(throughput(side, seconds) for side in sides) for _ in range(rounds)]
+    finally:
+        for side in sides:
+            side.close()
+    ratios = sorted(one / other for one, other in pairs)
+    return {
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "steps_per_s": [round(statistics.median(side)) for side in zip(*pairs, strict=True)],
+    }
+
+
+def resets(name: str, options: dict[str, Any], count: int = 50) -> dict[str, float]:
+    """Milliseconds of a reset."""
+    env = gym.make(f"swm/{name}DMControl-v0", disable_env_checker=True).unwrapped
+    env.reset(seed=0, options=options)
+    times = []
+    for seed in range(count):
+        start = time.perf_counter()
+        env.reset(seed=seed, options=options)
+        times.append(1e3 * (time.perf_counter() - start))
+    return {"median_ms": round(statistics.median(times), 2), "least_ms": round(min(times), 2)}
+
+
+def benchmarks() -> dict[str, Callable[[float, int], dict[str, Any]]]:
+    def pair(ours: Callable[[], Any], theirs: Callable[[], Any]) -> Callable[[float, int], dict[str, Any]]:
+        return lambda seconds, rounds: compare(ours, theirs, seconds, rounds)
+
+    workers = {"backend": "process", "workers": 2}
+    table: dict[str, Callable[[float, int], dict[str, Any]]] = {}
+    for name in DOMAINS:
+        for size in (64, 224):
+            where = f"{name} {size} px"
+            naive = lambda name=name, size=size: Naive(name, size)  # noqa: E731
+            for label, quality, backend_ in (
+                ("matched, 2 workers", "matched", workers),
+                ("matched, in process", "matched", {"backend": "sync"}),
+                ("fast, 2 workers", "fast", workers),
+                ("full, 2 workers", "full", workers),
+                ("full, in process", "full", {"backend": "sync"}),
+            ):
+                table[f"{where}: {label} / naive"] = pair(
+                    lambda name=name, size=size, quality=quality, kwargs=backend_: Ours(name, size, quality, **kwargs),
+                    naive,
+                )
+    for id in sorted(world for world in swm.envs.WORLDS if "DMControl" in world):
+        name = id.removeprefix("swm/").removesuffix("DMControl-v0")
+        for label, options in (("default", {}), ("everything varied", {"variation": ["all"]})):
+            table[f"{name} reset, {label}"] = lambda _, __, name=name, options=options: resets(name, options)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="of every measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of names")
+    arguments = parser.parse_args()
+    found = backend()
+    results: dict[str, Any] = {"cores": cpu_count(), "gl": f"{found.name}, {found.renderer}"}
+    for name, run in benchmarks().items():
+        if any(part in name for part in arguments.only):
+            results[name] = run(arguments.seconds, arguments.rounds)
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
