@@ -64,14 +64,19 @@ class MissingDependencyError(ImportError):
 EXTRAS = {
     "accelerate": "train",
     "av": "report",
+    "dm_control": "env",
+    "huggingface_hub": "hub",
     "jinja2": "report",
     "lance": "data",
     "matplotlib": "report",
+    "mujoco": "env",
+    "nevergrad": "planning",
     "pyarrow": "data",
     "safetensors": "train",
     "simplejpeg": "data",
     "tensorboard": "train",
     "torch": "train",
+    "transformers": "backbones",
 }
 
 

@@ -47,6 +47,23 @@ class Costable(Protocol):
 
 
 @runtime_checkable
+class Preparable(Protocol):
+    """A cost that does once per solve what does not depend on the candidates, such as encoding images.
+
+    Solvers call `prepare` once per solve and `cost` in every iteration; `get_cost(info, candidates)` of the same object
+    is `cost(prepare(info), candidates)`.
+    """
+
+    def prepare(self, info: Info) -> Any:
+        """The context of a solve; nothing of it has a candidate axis. `info` is not modified."""
+        ...
+
+    def cost(self, context: Any, candidates: Any) -> Any:
+        """Cost (n, S) of action candidates (n, S, H, A); `context` is not modified."""
+        ...
+
+
+@runtime_checkable
 class Constrainable(Protocol):
     """A cost with inequality constraints."""
 
@@ -64,7 +81,11 @@ class Actionable(Protocol):
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """A world model that can encode observations and roll actions forward in its latent space."""
+    """A world model that can encode observations and roll actions forward in its latent space.
+
+    Two optional extras are found by their presence: a keyword `last_only` of `rollout`, with which only the last
+    prediction is returned, (n, S, 1, D); and `decode(emb)`, which turns latents (..., D) into images (..., 3, h, w).
+    """
 
     def encode(self, info: Info) -> Info:
         """Return info with `emb` (n, T, D) added, and `act_emb` when `action` is present."""

@@ -14,6 +14,7 @@ from stable_worldmodel.utils.lazy import lazy_exports
 _LAZY = {
     "AutoCostModel": "stable_worldmodel.policy.auto",
     "FeedForwardPolicy": "stable_worldmodel.policy.feed_forward",
+    "LeRobotPolicy": "stable_worldmodel.lerobot.policy",
     "WorldModelPolicy": "stable_worldmodel.policy.world_model",
 }
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "BasePolicy",
     "ExpertPolicy",
     "FeedForwardPolicy",
+    "LeRobotPolicy",
     "PlanConfig",
     "Policy",
     "RandomPolicy",

@@ -1,4 +1,4 @@
-"""What every planner needs: slicing infos, completing warm starts, and one chunk of envs as a `Problem`."""
+"""What every planner needs: slicing infos, finding the cost's functions, completing warm starts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import torch
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.protocols import Info
-from stable_worldmodel.solver import noise
-
-Bounds = tuple[torch.Tensor, torch.Tensor]
 
 
 def num_rows(info: Info) -> int:
@@ -135,42 +132,3 @@ def _proposed_tail(model: Any, info: Info, prefix: torch.Tensor, tail: torch.Ten
             f"expected {tuple(tail.shape)}"
         )
     return proposed
-
-
-class Problem:
-    """One chunk of n envs to plan for: everything a planner needs besides its algorithm.
-
-    Attributes:
-        init_action: the completed warm start (n, H, A); float32 even if the cost computes in less.
-        model_steps: model transitions evaluated so far.
-    """
-
-    def __init__(self, cost: Any, info: Info, init_action: torch.Tensor, bounds: Bounds | None, seeds: np.ndarray):
-        parameter = cost_parameter(cost)
-        self.init_action = init_action
-        self.model_steps = 0
-        self._cost = cost
-        self._cost_dtype = init_action.dtype if parameter is None else parameter.dtype
-        self._info = info
-        self._bounds = bounds
-        self._seeds = seeds
-
-    def clamp(self, actions: torch.Tensor) -> torch.Tensor:
-        """Actions (..., A) moved into the action bounds, if there are any."""
-        return actions if self._bounds is None else actions.clamp(*self._bounds)
-
-    def normal(self, iterations: int, num_samples: int) -> torch.Tensor:
-        """Standard normal noise of a whole solve, (n, iterations, S, H, A); row i is a function of env i's key only."""
-        return noise.normal(self._seeds, (iterations, num_samples, *self.init_action.shape[1:]), self.init_action)
-
-    def evaluate(self, candidates: torch.Tensor) -> torch.Tensor:
-        """Costs (n, S) of candidates (n, S, H, A), at least float32."""
-        costs = self._cost.get_cost(self._info, candidates.to(self._cost_dtype))
-        if not isinstance(costs, torch.Tensor) or costs.shape != candidates.shape[:2]:
-            found = f"a tensor {tuple(costs.shape)}" if isinstance(costs, torch.Tensor) else type(costs).__name__
-            raise ContractError(
-                f"{type(self._cost).__name__}.get_cost returned {found}: "
-                f"expected a tensor {tuple(candidates.shape[:2])}, one cost per env and candidate"
-            )
-        self.model_steps += candidates.shape[:3].numel()
-        return costs.to(self.init_action.dtype)

@@ -13,6 +13,7 @@ from torch import nn
 
 from stable_worldmodel.train.clips import Batch
 from stable_worldmodel.train.config import TrainConfig
+from stable_worldmodel.wm.training import after_step, optimizer_groups
 
 
 class Learner:
@@ -29,7 +30,7 @@ class Learner:
         self.device = self.accelerator.device
         self.model = model.to(self.device)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(),
+            optimizer_groups(model),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
@@ -39,13 +40,14 @@ class Learner:
     def step(self, step: int, batch: Batch) -> dict[str, torch.Tensor]:
         """Train on one batch; `step` counts from 1. Returns detached metrics, still on the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) * group["lr_scale"]
         self._model.train()
         loss, metrics = self._loss(batch, step)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self._model.parameters(), self.config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        after_step(self.model)
         return metrics
 
     @torch.no_grad()

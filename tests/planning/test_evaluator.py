@@ -5,6 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from toy_dynamics import ActingDynamics, ToyDynamics
 
 from stable_worldmodel.errors import MissingKeyError
@@ -13,9 +14,12 @@ from stable_worldmodel.planning import (
     CEMSolver,
     Constrainable,
     ControlPenalty,
+    ExpandedInfo,
     GoalMSE,
     ShootingCostEvaluator,
+    default_goal_encode,
     flat_goal_encode,
+    split_goal_encode,
 )
 from stable_worldmodel.policy import PlanConfig
 from stable_worldmodel.solver import Costable, Preparable
@@ -124,3 +128,94 @@ def test_constraints_and_actor_exist_only_where_given():
 def test_the_model_is_a_submodule():
     model = ToyDynamics()
     assert list(ShootingCostEvaluator(model, GoalMSE()).parameters()) == list(model.parameters())
+
+
+class SplitDynamics(ToyDynamics):
+    """A model with one latent per input."""
+
+    extra_encoders = {"proprio": nn.Identity()}  # noqa: RUF012
+
+    def encode(self, info):
+        encoded = super().encode(info)
+        return {**encoded, "pixels_emb": encoded["emb"][..., :4], "proprio_emb": info["proprio"].float()}
+
+
+def test_models_with_one_latent_per_input_get_one_goal_each():
+    info = {**observed(), "proprio": torch.zeros(2, 1, 3), "goal_proprio": torch.ones(2, 1, 3)}
+    model = SplitDynamics()
+    entries = default_goal_encode(model, info)
+    assert set(entries) == {"goal_emb", "pixels_goal_emb", "proprio_goal_emb"}
+    assert (entries["proprio_goal_emb"] == 1.0).all()
+    expected = model.encode({"pixels": info["goal"], "proprio": info["goal_proprio"]})
+    assert torch.equal(entries["pixels_goal_emb"], expected["pixels_emb"])
+    assert set(default_goal_encode(ToyDynamics(), observed())) == {"goal_emb"}
+    evaluator = ShootingCostEvaluator(model, GoalMSE("proprio_emb", "proprio_goal_emb"), encode_goal=split_goal_encode)
+    assert set(evaluator.goal_entries(evaluator.prepare({k: v for k, v in info.items() if k != "action"}))) == set(
+        entries
+    )
+
+
+class CountingRollout(ToyDynamics):
+    def rollout(self, info, candidates, *, last_only=False):
+        self.asked = last_only
+        rolled_out = super().rollout(info, candidates)
+        return {**rolled_out, "predicted_emb": rolled_out["predicted_emb"][:, :, -1:]} if last_only else rolled_out
+
+
+def test_models_are_asked_for_the_last_prediction_only_where_that_is_enough():
+    def whole_path(rolled_out):
+        return rolled_out["predicted_emb"].square().sum(dim=(2, 3))
+
+    info, candidates, model = observed(), torch.randn(2, 3, 4, 2), CountingRollout()
+    short = ShootingCostEvaluator(model, GoalMSE())
+    cost = short.get_cost(info, candidates)
+    assert model.asked is True
+    assert torch.equal(cost, ShootingCostEvaluator(ToyDynamics(), GoalMSE()).get_cost(info, candidates))
+    assert short.rollout(info, candidates)["predicted_emb"].shape[2] == 5  # who asks for a rollout gets all of it
+    ShootingCostEvaluator(model, whole_path).get_cost(info, candidates)
+    assert model.asked is False
+    ShootingCostEvaluator(model, GoalMSE(), constraints=[whole_path]).get_cost(info, candidates)
+    assert model.asked is False
+
+
+def test_cost_and_constraints_come_from_one_rollout():
+    info, candidates, model = observed(), torch.randn(2, 3, 4, 2), ToyDynamics()
+    evaluator = ShootingCostEvaluator(model, GoalMSE(), constraints=[ControlPenalty()])
+    context = evaluator.prepare(info)
+    costs, constraints = evaluator.cost_and_constraints(context, candidates)
+    assert torch.equal(costs, evaluator.cost(context, candidates))
+    assert torch.equal(constraints, evaluator.get_constraints(info, candidates))
+
+
+def test_a_goal_that_a_solve_encoded_can_be_given_to_the_next():
+    model = ToyDynamics()
+    solver = CEMSolver(cost=ShootingCostEvaluator(model, GoalMSE()), num_samples=8, topk=2, n_steps=2)
+    solver.configure(action_space=gym.spaces.Box(-1, 1, (3, 2)), n_envs=3, config=PlanConfig(3, 1))
+    keys = np.zeros((3, 2), int)
+    first = solver.solve(observed(3), keys=keys)
+    assert first["goal"]["goal_emb"].shape == (3, 1, 6)
+    model.encoded.clear()
+    second = solver.solve({**observed(3), **first["goal"]}, keys=keys)
+    assert model.encoded == [(1, 1, 3, 4, 4)] * 3  # the observations
+    assert torch.equal(first["actions"], second["actions"])
+
+
+def test_costs_written_for_one_row_per_candidate_can_be_used():
+    class PerCandidate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def get_cost(self, info, candidates):
+            assert info["state"].shape == (*candidates.shape[:2], 1, 2)
+            return self.weight * (info["state"][:, :, 0] + candidates.sum(dim=2)).square().sum(dim=-1)
+
+        def get_constraints(self, info, candidates):
+            return info["state"][:, :, 0, :1] - 1.0
+
+    info = {"state": torch.randn(2, 1, 2), "name": ["a", "b"]}
+    cost = ExpandedInfo(PerCandidate())
+    assert cost.get_constraints(info, torch.zeros(2, 5, 3, 2)).shape == (2, 5, 1)
+    solver = CEMSolver(cost=cost, num_samples=64, topk=8, n_steps=10)
+    solver.configure(action_space=gym.spaces.Box(-1, 1, (2, 2)), n_envs=2, config=PlanConfig(3, 1))
+    assert max(solver.solve(info)["costs"]) < 0.05

@@ -380,7 +380,7 @@ class TestInAWorld:
         assert runs[0] == runs[1] == runs[3] == self.reference()
         assert runs[2] != runs[0]
 
-    @pytest.mark.parametrize("calls", range(1, 60, 7))
+    @pytest.mark.parametrize("calls", range(1, 30, 4))
     def test_nothing_is_left_of_a_run_that_broke_off(self, calls):
         policy = self.policy()
         with self.world() as world:

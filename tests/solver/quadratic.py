@@ -37,6 +37,9 @@ class LinearModelCost(torch.nn.Module):
         return {**info, "emb": self.encoder(info["state"][:, -1])}
 
     def get_cost(self, info, candidates):
+        return self.cost(self.prepare(info), candidates)
+
+    def cost(self, info, candidates):
         z = info["emb"][:, None].expand(-1, candidates.shape[1], -1)
         for action in candidates.unbind(dim=2):
             z = torch.tanh(self.step(torch.cat([z, action], dim=-1)))

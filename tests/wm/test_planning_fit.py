@@ -1,0 +1,66 @@
+"""Planners and policies of this library take these models."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from toy_batches import batch_for, clips, debug_model
+
+from stable_worldmodel.planning import GoalMSE, ShootingCostEvaluator, WeightedSum
+from stable_worldmodel.policy import FeedForwardPolicy
+
+LATENT = ["dreamer", "dummy", "lewm", "pldm", "tdmpc2"]
+
+
+def observation(name):
+    batch = batch_for(name, 2)
+    return {"pixels": batch["pixels"][:, :1], "goal": batch["goal_pixels"]}
+
+
+@pytest.mark.parametrize("name", LATENT)
+@torch.no_grad()
+def test_goal_costs_are_distances_of_the_last_latent(name):
+    model, info, candidates = debug_model(name).eval(), observation(name), torch.rand(2, 3, 4, 2)
+    cost = ShootingCostEvaluator(model, GoalMSE()).get_cost(info, candidates)
+    end = model.rollout({"pixels": info["pixels"]}, candidates)["predicted_emb"][:, :, -1]
+    goal = model.encode({"pixels": info["goal"]})["emb"]
+    torch.testing.assert_close(cost, (end - goal).square().sum(dim=-1))
+
+
+@pytest.mark.parametrize("proprio", [False, True])
+@torch.no_grad()
+def test_patch_models_are_compared_part_by_part(proprio):
+    inputs = {"proprio": 2} if proprio else {}
+    model, batch, candidates = debug_model("prejepa", inputs=inputs).eval(), clips(2), torch.rand(2, 3, 4, 2)
+    info = {"pixels": batch["pixels"][:, :1], "goal": batch["goal_pixels"]}
+    terms = [(1.0, GoalMSE("predicted_pixels_emb", "pixels_goal_emb", "mean"))]
+    if proprio:
+        info |= {"proprio": batch["proprio"][:, :1], "goal_proprio": batch["goal_proprio"]}
+        terms.append((0.5, GoalMSE("predicted_proprio_emb", "proprio_goal_emb", "mean")))
+    cost = ShootingCostEvaluator(model, WeightedSum(terms)).get_cost(info, candidates)
+    rolled = model.rollout({name: info[name] for name in ("pixels", *inputs)}, candidates)
+    goal = model.encode({"pixels": info["goal"], **({"proprio": info["goal_proprio"]} if proprio else {})})
+    expected = (rolled["predicted_pixels_emb"][:, :, -1] - goal["pixels_emb"]).square().mean(dim=(2, 3))
+    if proprio:
+        expected += 0.5 * (rolled["predicted_proprio_emb"][:, :, -1] - goal["proprio_emb"]).square().mean(dim=2)
+    torch.testing.assert_close(cost, expected)
+
+
+class Pool:
+    """As much of a pool as a policy reads."""
+
+    num_envs = 3
+    single_action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (3, 2), np.float32)
+
+
+@pytest.mark.parametrize("name", ["dreamer", "gcbc", "gciql", "gcivl", "hilp", "tdmpc2"])
+def test_policies_act_in_every_env(name):
+    size = batch_for(name, 1)["pixels"].shape[-1]
+    policy = FeedForwardPolicy(debug_model(name))
+    policy.set_env(Pool())
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 1, size, size, 3), dtype=np.uint8)
+    actions = policy.get_action({"pixels": images[0], "goal": images[1]})
+    assert actions.shape == (3, 2)
+    assert np.isfinite(actions).all()
+    assert (np.abs(actions) <= 1).all()
