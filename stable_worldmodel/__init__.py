@@ -20,6 +20,7 @@ _SUBMODULES = {
     "data",
     "envs",
     "errors",
+    "lerobot",
     "planning",
     "policy",
     "pool",

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("quickstart",),
     ("report",),
-    ("world",),
+    ("world", "lerobot"),
     ("train",),
     ("policy",),
     ("solver", "planning"),

@@ -22,6 +22,7 @@ class Pool(ABC):
     """
 
     seeds: np.ndarray  # int64 (N,): the seed each env was last reset with, -1 if none
+    resets_singly: bool = True  # whether `reset` takes a mask; if not, episodes start together
     _was_reset = False
 
     @property

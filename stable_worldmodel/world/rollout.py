@@ -23,7 +23,7 @@ from stable_worldmodel.world.stepper import Stepper
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[Info, np.ndarray], None]
-MODES = ("auto", "wait")
+MODES = ("auto", "wait", "batches")
 
 
 class _Running:
@@ -49,7 +49,8 @@ class Rollout:
             sequence of N, of which episode k uses item k mod N.
         max_steps: episodes still running after this many env steps end there, neither terminated nor truncated.
         mode: 'auto' starts the next episode as soon as an env is free; 'wait' runs one episode per env and leaves
-            finished envs frozen.
+            finished envs frozen; 'batches' starts the next episodes when all envs are free, as policies with one state
+            for the whole batch prefer. Vector envs that cannot reset single envs always run in batches.
         wanted: which info keys to record into `Episode.columns`; None records nothing.
         any_step: an episode succeeds if its env reports success at any step, not only at the last.
         observers: called with (infos, mask) after every reset and step, before anything is recorded. They may edit
@@ -91,6 +92,7 @@ class Rollout:
         self._seed = seed
         self._options = options
         self._max_steps = max_steps
+        self._in_batches = mode == "batches" or not stepper.pool.resets_singly
         self._wanted = wanted
         self._any_step = any_step
         self._observers = observers
@@ -149,6 +151,8 @@ class Rollout:
 
     def _refill(self) -> None:
         """Start waiting episodes in idle envs, unless too many finished ones are held back."""
+        if self._running and self._in_batches:
+            return
         idle = ~self._mask()
         fresh = np.zeros_like(idle)
         for env in np.flatnonzero(idle).tolist():
@@ -157,7 +161,7 @@ class Rollout:
             self._assign(env)
             fresh[env] = True
         if fresh.any():
-            self._stepper.reset(*self._reset_arguments(), mask=fresh)
+            self._stepper.reset(*self._reset_arguments(), mask=fresh if self._stepper.pool.resets_singly else None)
             self._begin(fresh)
 
     def _assign(self, env: int) -> None:

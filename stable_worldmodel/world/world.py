@@ -19,8 +19,8 @@ from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_
 from stable_worldmodel.protocols import Policy, Writer
 from stable_worldmodel.utils.interrupts import InterruptGuard
 from stable_worldmodel.utils.progress import Progress, open_progress
+from stable_worldmodel.world import built, evaluation, from_dataset, recording
 from stable_worldmodel.world import collect as _collect
-from stable_worldmodel.world import evaluation, from_dataset, recording
 from stable_worldmodel.world.identity import describe, describe_policy, policy_content
 from stable_worldmodel.world.partial import check_dump_every
 from stable_worldmodel.world.results import Results
@@ -32,16 +32,21 @@ from stable_worldmodel.wrappers.images import parse_image_shape
 logger = logging.getLogger(__name__)
 
 DEFAULT_SEED = 2349867
+DEFAULT_LIMIT = 100  # env steps
 
 
 class World:
     """`num_envs` copies of a Gymnasium env, their infos stacked, driven by one policy.
 
     Args:
-        env_name: Gymnasium id; a bare id that is not registered is tried with the `swm/` prefix.
-        num_envs: size of the pool, >= 1.
-        image_shape: (H, W) or (H, W, C) of `pixels` and `goal`; required unless `add_pixels=False`.
-        max_episode_steps: time limit (truncation); None keeps the registered one.
+        env_name: Gymnasium id; a bare id that is not registered is tried with the `swm/` prefix. Or a Gymnasium vector
+            env, which this world closes, or `hub:<owner>/<repo>[@<revision>][:<path>][#<task>]`, code on the Hugging
+            Face hub that builds one; see `docs/lerobot.md`.
+        num_envs: size of the pool, >= 1. A vector env has its own; the hub builds 1 unless told otherwise.
+        image_shape: (H, W) or (H, W, C) of `pixels` and `goal`; required unless `add_pixels=False`, or envs that are
+            built already have frames in their observations, whose size is the default then.
+        max_episode_steps: time limit (truncation); None keeps the registered one. Envs that are built already and have
+            a limit keep it, unless a value other than the default is given.
         goal_conditioned: warn once if the env gives no `goal`.
         pre_wrappers, extra_wrappers: callables env -> env, applied inside and outside of MegaWrapper.
         image_transform, goal_transform: applied to the PIL images.
@@ -53,21 +58,23 @@ class World:
         backend: 'sync' steps the envs in this process, 'process' in worker processes, 'auto' in whichever is faster
             (see `pool.make_pool`). Results do not depend on it.
         workers, timeout: number of worker processes, and seconds after which a silent one is replaced (ProcessPool).
+        trust_remote_code: run the code of a `hub:` address, which is refused otherwise, before anything is fetched.
         verbose: 0 silent, 1 log the spaces, 2 log every episode end.
         **kwargs: passed to the env's constructor.
 
     Raises:
         ContractError: an argument is out of range, or the envs disagree on their spaces.
         gymnasium.error.Error: the id is unknown; the message lists close ones.
+        RuntimeError: a `hub:` address without `trust_remote_code=True`.
     """
 
     def __init__(
         self,
-        env_name: str,
-        num_envs: int,
+        env_name: Any,
+        num_envs: int | None = None,
         image_shape: Sequence[int] | None = None,
         *,
-        max_episode_steps: int | None = 100,
+        max_episode_steps: int | None = DEFAULT_LIMIT,
         goal_conditioned: bool = True,
         pre_wrappers: Sequence[Callable] | None = None,
         extra_wrappers: Sequence[Callable] | None = None,
@@ -83,16 +90,18 @@ class World:
         workers: int | None = None,
         timeout: float | None = TIMEOUT,
         verbose: int = 1,
+        trust_remote_code: bool = False,
         **kwargs: Any,
     ):
-        if isinstance(num_envs, bool) or int(num_envs) != num_envs or num_envs < 1:
-            raise ContractError(f"num_envs={num_envs!r}: expected an integer >= 1")
-        if add_pixels and image_shape is None:
+        is_built = built.is_built(env_name)
+        count = evaluation.check_count("num_envs", 1 if num_envs is None and is_built else num_envs)
+        if add_pixels and image_shape is None and not is_built:
             raise ContractError("image_shape is missing: give (H, W), or add_pixels=False to render nothing")
+        if is_built and kwargs:
+            raise ContractError(f"{sorted(kwargs)}: expected no constructor arguments for envs that are built already")
         if image_shape is not None:
             parse_image_shape(image_shape)
         self.seed = check_seed(seed)
-        self.env_name = resolve_id(env_name)
         self._make = {"max_episode_steps": max_episode_steps, **kwargs}
         if add_pixels:
             self._make.setdefault("render_mode", "rgb_array")
@@ -110,21 +119,39 @@ class World:
             "history_size": history_size,
             "frame_skip": frame_skip,
         }
-        mega = functools.partial(MegaWrapper, image_shape=image_shape or (84, 84), **standard)
         self._wrappers: dict[str, Any] = {
             "pre": list(pre_wrappers or ()),
             "extra": list(extra_wrappers or ()),
             **standard,
         }
-        wrappers: list[Callable] = [*self._wrappers["pre"], mega, *self._wrappers["extra"]]
-        # The spec, not the id: a worker process does not know what was registered here.
-        make_one = functools.partial(make_env, gym.spec(self.env_name), self._make, wrappers)
-        self.envs = make_pool([make_one] * int(num_envs), backend, workers, timeout)
+        self._built: built.Built | None = None
+        if is_built:
+            self._built = built.open_built(env_name, num_envs, backend, trust_remote_code)
+            self.env_name = self._built.name
+            wrap = functools.partial(
+                built.wrap_built,
+                limit=max_episode_steps,
+                is_default_limit=max_episode_steps == DEFAULT_LIMIT,
+                image_shape=image_shape,
+                standard=standard,
+                pre=self._wrappers["pre"],
+                extra=self._wrappers["extra"],
+            )
+            self.envs = built.pool_of(self._built.env, wrap, backend, workers, timeout)
+        else:
+            self.env_name = resolve_id(env_name)
+            mega = functools.partial(MegaWrapper, image_shape=image_shape or (84, 84), **standard)
+            frames = [built.observed_frames] if add_pixels else []
+            wrappers: list[Callable] = [*frames, *self._wrappers["pre"], mega, *self._wrappers["extra"]]
+            # The spec, not the id: a worker process does not know what was registered here.
+            make_one = functools.partial(make_env, gym.spec(self.env_name), self._make, wrappers)
+            self.envs = make_pool([make_one] * count, backend, workers, timeout)
         self._stepper = Stepper(self.envs, verbose >= 2, self._look_at_first_reset)
         self._closed = False
 
     # ------------------------------------------------------------------ state
     policy = property(lambda self: self._stepper.policy, doc="The policy set by `set_policy`, or None.")
+    stepper = property(lambda self: self._stepper, doc="Pool and policy, for a `Rollout` of one's own.")
     infos = property(lambda self: self._stepper.infos, doc="Stacked infos (N, T, ...), a live view.")
     states = property(lambda self: self._stepper.states, doc="Batched observations (N, ...), or None before a reset.")
     rewards = property(lambda self: self._stepper.rewards, doc="Last rewards, float64 (N,).")
@@ -245,6 +272,7 @@ class World:
                 options=options,
                 wanted=lambda key: True,
                 observers=[guard.check],
+                mode=self._mode,
             )
             task = display.task("collect", total=indices.stop, done=indices.start)
             for episode in _collect.write_rollout(rollout, writer, policy_type):
@@ -344,7 +372,8 @@ class World:
             dump_every: k > 0 keeps the finished episodes on disk after every k of them; the same call, whatever
                 its `num_envs`, then goes on after an interruption. Needs a seed.
             video: directory; one MP4 per episode (with a dataset: rollout, recording and goal side by side).
-            reset_mode: 'auto' (default without dataset) or 'wait' (default with one); see Rollout.
+            reset_mode: 'auto', 'wait' or 'batches'; see Rollout. Default: what the policy has as `reset_mode`, else
+                'auto'; with a dataset 'wait'.
             callables: with a dataset, methods to call on envs that have no `reset_options_from_dataset`.
 
         Raises:
@@ -404,7 +433,7 @@ class World:
         partial = evaluation.open_partial(
             protocol, dump_every, [self.spec(), self._make, spaces], policy_content(self.policy), video
         )
-        finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, reset_mode or "auto")
+        finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, reset_mode or self._mode)
         return evaluation.summarise(finished, protocol.eval_keys, {**self._origin(), **protocol.describe()})
 
     def _evaluate_items(
@@ -423,6 +452,11 @@ class World:
                 raise ContractError("video needs frames, but this World was built with add_pixels=False")
         return evaluation.Output(progress, None if video is None else Path(video), stem)
 
+    @property
+    def _mode(self) -> str:
+        """How the policy wants episodes to start; see Rollout."""
+        return getattr(self.policy, "reset_mode", "auto")
+
     def _require_policy(self) -> None:
         if self.policy is None:
             raise PolicyNotSetError("no policy is set; call world.set_policy(policy) first")
@@ -431,13 +465,17 @@ class World:
         return {"env": self.spec(), "policy": describe_policy(self.policy)}
 
     def spec(self) -> dict[str, Any]:
-        """Id, constructor arguments, image shape and wrappers, JSON-able: what it takes to build these envs again."""
+        """Id, constructor arguments, image shape and wrappers, JSON-able: what it takes to build these envs again.
+
+        Of envs from the hub also `hub`: repository, file, revision, the commit it resolved to, and the file's hash.
+        """
         shape = None if self._image_shape is None else [int(size) for size in self._image_shape]
         return {
             "id": self.env_name,
             "image_shape": shape,
             "arguments": describe(self._make),
             "wrappers": describe(self._wrappers),
+            **(self._built.origin if self._built else {}),
         }
 
 
