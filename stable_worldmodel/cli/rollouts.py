@@ -90,8 +90,8 @@ class Recipe:
 
     def run(self) -> None:
         """Collect."""
-        from stable_worldmodel.world import World
         from stable_worldmodel.policy.named import make_policy
+        from stable_worldmodel.world import World
 
         policy = make_policy(self.policy, self.env, **self.settings)
         with World(self.env, self.num_envs, (self.image_size, self.image_size), verbose=0, **self.world) as world:

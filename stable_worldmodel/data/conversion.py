@@ -22,7 +22,7 @@ from stable_worldmodel.data.cache import ensure_dir_exists
 from stable_worldmodel.data.columns import DERIVED_COLUMNS, Column
 from stable_worldmodel.data.composition import column_differences, common_items
 from stable_worldmodel.data.dataset import Dataset
-from stable_worldmodel.data.formats.shared.disk import put_in_place, sync
+from stable_worldmodel.data.formats.shared.disk import copy_tree, put_in_place, sync
 from stable_worldmodel.data.lock import WriterLock, is_locked, lock_path
 from stable_worldmodel.data.registry import (
     DEFAULT_FORMAT,
@@ -228,7 +228,7 @@ def _copy_files(source: _Source, fmt: type[Format], new: Path) -> bool:
         old, renamed = (path.name, new.name) if file.name.startswith(path.name) else (path.stem, new.stem)
         copied = new.with_name(renamed + file.name.removeprefix(old))
         if file.is_dir():
-            shutil.copytree(file, copied)
+            copy_tree(file, copied)
         else:
             shutil.copy2(file, copied)
     return True

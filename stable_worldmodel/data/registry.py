@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from stable_worldmodel.data.cache import PathLike, check_path, dataset_path, dataset_places, first_dataset
 from stable_worldmodel.data.journal import journal_path
 from stable_worldmodel.data.lock import lock_path
-from stable_worldmodel.data.remote import dataset_in_url, download_dataset, is_hub_id, record_path
+from stable_worldmodel.data.remote import (
+    dataset_in_url,
+    download_dataset,
+    is_hub_id,
+    is_lerobot_name,
+    locate_lerobot,
+    record_path,
+)
 from stable_worldmodel.errors import ContractError, NotFoundError
 from stable_worldmodel.protocols import Writer
 
@@ -151,8 +158,11 @@ def locate_dataset(
 
     A path or name is looked up locally, see `cache.dataset_path`. What is not found there and looks like a hub id is
     downloaded, see `remote.download_dataset`. A URL (`s3://`, `hf://` ...) is read in place; where it is a folder that
-    no format recognises, the first dataset in it is meant. Raises NotFoundError with everything that was tried.
+    no format recognises, the first dataset in it is meant. `lerobot:` before a name or a hub id asks for a LeRobot
+    dataset, see `remote.locate_lerobot`. Raises NotFoundError with everything that was tried.
     """
+    if is_lerobot_name(name):
+        return locate_lerobot(str(name), cache_dir)
     if "://" in str(name):
         recognised = format is not None or detect_format(str(name)) is not None
         return str(name) if recognised else dataset_in_url(str(name), storage_options)
@@ -191,6 +201,8 @@ def writer_target(path: PathLike, format: str | None = None) -> tuple[type[Forma
     """Return the format and the full path that `open_writer(path, format)` writes."""
     if "://" in str(path):
         raise ContractError(f"{path}: datasets are written to local paths; upload the finished one")
+    if is_lerobot_name(path):
+        raise ContractError(f"{path}: a name to read from; write to a path with format='lerobot'")
     target = check_path(path)
     by_suffix = next((fmt for fmt in FORMATS.values() if target.name.endswith(fmt.suffixes)), None)
     if by_suffix is not None:

@@ -1,4 +1,4 @@
-"""Appends episodes to argv[1] until there are argv[2], mode argv[3], format argv[4]; prints the count after each commit."""
+"""Appends episodes to argv[1] until there are argv[2], mode argv[3], format argv[4]; prints the count after each."""
 
 import sys
 

@@ -1,6 +1,7 @@
 """Kills and concurrent readers of the directory formats: at every instant there is a prefix of complete episodes."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from directory_episodes import FORMATS, assert_close, make_views
 from stable_worldmodel.data import load_dataset, open_writer, verify
 from stable_worldmodel.data.formats.directory.row_log import log_path
 from stable_worldmodel.data.journal import journal_path, read_journal
+from stable_worldmodel.errors import ContractError
 
 CHILD = Path(__file__).with_name("directory_child.py")
 ENDLESS = 100_000
@@ -132,22 +134,46 @@ def test_open_reader_of_a_replaced_dataset_says_so(tmp_path, format):
             ds.read_rows(0, 0, 1, [column])
 
 
-def test_torn_record_in_the_log_is_ignored_and_written_again(tmp_path, format):
-    path = tmp_path / "set"
-    kill_after_episodes = start_writing(path, format)
-    for _ in range(3):
-        kill_after_episodes.stdout.readline()
-    kill_after_episodes.kill()
-    kill_after_episodes.communicate()
-    stored = load_dataset(path).num_episodes
-    log = log_path(path)
-    if not log.stat().st_size:
-        pytest.skip("the kill came when the log was folded")
-    with log.open("r+b") as file:
-        file.truncate(log.stat().st_size - 7)
-    assert_prefix(path, format, stored - 1)
+@pytest.fixture
+def killed(tmp_path, format):
+    """A dataset of three episodes, the last of which is in its log; the path."""
+    path = tmp_path / "live"
     with open_writer(path, format) as writer:
-        assert writer.num_episodes == stored - 1
-        writer.write_episode(make_views(stored - 1))
-    assert_prefix(path, format, stored)
-    assert np.sum(load_dataset(path).lengths) == verify(path, deep=True).rows
+        writer.write_episodes(make_views(k) for k in range(3))
+        shutil.copytree(path, tmp_path / "killed")
+        for side in (log_path, journal_path):
+            shutil.copy(side(path), side(tmp_path / "killed"))
+    return tmp_path / "killed"
+
+
+def cut(file, size):
+    file.write_bytes(file.read_bytes()[:-size])
+
+
+def test_torn_record_in_the_log_is_ignored_and_written_again(killed, format):
+    journal = journal_path(killed)
+    cut(journal, len(journal.read_bytes().splitlines(keepends=True)[-1]))  # it is written after the log
+    cut(log_path(killed), 7)
+    assert_prefix(killed, format, 2)
+    with open_writer(killed, format) as writer:
+        assert writer.num_episodes == 2
+        writer.write_episode(make_views(2))
+    assert_prefix(killed, format, 3)
+    assert np.sum(load_dataset(killed).lengths) == verify(killed, deep=True).rows
+
+
+def test_recorded_episode_that_is_gone_is_missed(killed, format, caplog):
+    cut(log_path(killed), 7)
+    with pytest.raises(ContractError, match=r"episodes 2 to 2 were recorded and are not there.*repair=True"):
+        load_dataset(killed)
+    assert "episodes 2 to 2 were recorded" in verify(killed).faults[0]
+    copy = killed.with_name("copy")
+    shutil.copytree(killed, copy)
+    shutil.copy(journal_path(killed), journal_path(copy))
+    assert verify(killed, repair=True).repaired_to == 2
+    assert_prefix(killed, format, 2)
+    with open_writer(copy, format) as writer:  # so does appending, which says what it takes the place of
+        writer.write_episode(make_views(2))
+    assert "episodes 2 to 2 were recorded" in caplog.text
+    assert_prefix(copy, format, 3)
+    assert verify(copy, deep=True).ok

@@ -148,7 +148,7 @@ def test_folder_with_a_flipped_number_is_cut_before_its_episode(path, format):
 def test_folder_with_a_truncated_column_is_cut_before_the_first_episode_concerned(path, format):
     file = table_file(path, format)
     file.write_bytes(file.read_bytes()[: value_position(path, format, 3) + 1])
-    with pytest.raises(ContractError, match="reward.npz"):
+    with pytest.raises(ContractError, match=r"reward\.npz"):
         load_dataset(path)
     assert_repaired(path, format, 3)
 

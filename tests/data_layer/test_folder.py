@@ -1,4 +1,4 @@
-"""The `folder` format beyond what all directory formats share: other programs' directories, and what they see of ours."""
+"""The `folder` format beyond what all directory formats share: directories of other programs, and what they see."""
 
 import io
 
@@ -160,7 +160,7 @@ def test_image_keys(path):
     assert "goal" in ImageDataset(path=path, image_keys=["goal"]).column_names
     assert {"goal", "pixels"} <= set(FolderDataset(path=path).column_names)
     assert "pixels" not in FolderDataset(path=path, folder_keys=[]).column_names
-    with pytest.raises(ContractError, match="pixels_top.* is missing"):
+    with pytest.raises(ContractError, match=r"pixels_top.* is missing"):
         FolderDataset(path=path, folder_keys=["pixels_top"])
     with pytest.raises(ContractError, match="not the name of a sub-directory"):
         FolderDataset(path=path, folder_keys=["../other"])

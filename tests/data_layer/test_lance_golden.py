@@ -132,9 +132,9 @@ def test_golden_set_refuses_what_does_not_fit(path):
     with open_writer(path) as writer:
         with pytest.raises(ContractError, match=r"state: expected shape \(7,\) per row, found \(6,\)"):
             writer.write_episode({**episode, "state": episode["state"][:, :6]})
+        data = {**episode["_episode_data"], "weather": "dry"}
+        del data["difficulty"]
         with pytest.raises(ContractError, match=r"(?s)difficulty: missing.*weather: not in the dataset"):
-            data = {**episode["_episode_data"], "weather": "dry"}
-            del data["difficulty"]
             writer.write_episode({**episode, "_episode_data": data})
     assert load_dataset(path).num_episodes == 4
 

@@ -1,17 +1,23 @@
-"""The journal's line about an episode of a directory dataset, made from what is written or from what lies there."""
+"""What the journal says about a directory dataset, and how that compares with what lies there."""
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from stable_worldmodel.data.formats.directory.row_log import LoggedEpisode
 from stable_worldmodel.data.formats.shared.stored import Layout
-from stable_worldmodel.data.journal import Record, episode_record
+from stable_worldmodel.data.journal import Record, episode_record, journal_path
+from stable_worldmodel.errors import ContractError
+
+_TAIL_BYTES = 1 << 20  # of the journal, which has the line about the last episode in it
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,90 @@ class FileSums:
     constant: bool = False  # all rows show the same frame
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the journal of a dataset says, at one moment. Empty where there is none."""
+
+    header: Record = field(default_factory=dict)
+    episodes: int = 0  # as many were committed
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.header.get("metadata", {})
+
+    def of(self, dataset_id: str | None) -> Recorded:
+        """This, if it is about the dataset with this identity; else nothing."""
+        return self if dataset_id is not None and self.header.get("dataset_id") == dataset_id else Recorded()
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What the journal describes and is not there."""
+
+    columns: tuple[str, ...] = ()
+    episodes: range = range(0)
+
+    def __bool__(self) -> bool:
+        return bool(self.columns or self.episodes)
+
+    def __str__(self) -> str:
+        parts = [f"columns {[*self.columns]} were recorded and are not there"] if self.columns else []
+        if self.episodes:
+            parts.append(f"episodes {self.episodes[0]} to {self.episodes[-1]} were recorded and are not there")
+        return "; ".join(parts)
+
+
 class DirectoryLayout(Layout, Protocol):
     """A layout that a writer can continue."""
 
+    path: Path
     dataset_id: str | None
     logged: list[LoggedEpisode]  # the last episodes of the index
+    lost: Losses
 
     def restore(self, table: Mapping[str, np.ndarray]) -> None:
         """Write what was found damaged anew from `table`, as far as it goes."""
         ...
+
+
+LayoutType = TypeVar("LayoutType", bound=DirectoryLayout)
+
+
+def without_losses(layout: LayoutType) -> LayoutType:
+    """Return the layout; ContractError when something is lost, because the rest would look like everything."""
+    if layout.lost:
+        raise ContractError(f"{layout.path}: {layout.lost}; look with data.verify(path), accept it with repair=True")
+    return layout
+
+
+def read_recorded(dataset: Path) -> Recorded:
+    """Read the two ends of the journal beside `dataset`.
+
+    Writers add to the journal last, so what is read before the dataset never promises more than the dataset has.
+    """
+    path = journal_path(dataset)
+    if not path.exists():
+        return Recorded()
+    with path.open("rb") as file:  # one file, should another one be put in its place meanwhile
+        header = _parse_line(file.readline())
+        if header.get("kind") != "header":
+            return Recorded()
+        file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        records = [_parse_line(line) for line in file]
+    numbers = [record["i"] for record in records if record.get("kind") == "episode"]
+    return Recorded(header, max(numbers) + 1 if numbers else header["first_episode"])
+
+
+def _parse_line(line: bytes) -> Record:
+    """Return a line of the journal, empty when it is torn or damaged."""
+    text, _, checksum = line.rpartition(b"\t")
+    return json.loads(text) if checksum == b"%08x\n" % zlib.crc32(text) else {}
+
+
+def find_losses(recorded: Recorded, found: Iterable[str], episodes: int) -> Losses:
+    """Compare the columns and the number of episodes that were found with what was recorded."""
+    columns = recorded.header.get("columns", {}).keys() - set(found)
+    return Losses(tuple(sorted(columns)), range(episodes, max(episodes, recorded.episodes)))
 
 
 def record_of(i: int, rows: int, table: Mapping[str, np.ndarray], files: Mapping[str, FileSums]) -> Record:

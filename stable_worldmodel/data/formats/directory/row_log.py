@@ -11,6 +11,7 @@ Readers load the log as a whole: the writer may empty it under their hands.
 from __future__ import annotations
 
 import json
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -39,15 +40,20 @@ def log_path(dataset: Path) -> Path:
     return dataset.with_name(dataset.name + ".log")
 
 
-def read_log(dataset: Path, dataset_id: str | None, first: int) -> list[LoggedEpisode]:
-    """Return the logged episodes of this dataset from number `first` on, without a gap."""
-    path = log_path(dataset)
-    if dataset_id is None or not path.exists():
-        return []
-    return list(_parse(path.read_bytes(), dataset_id, first))
+def log_content(dataset: Path) -> bytes:
+    """What is in the log of `dataset` at this moment."""
+    try:
+        return log_path(dataset).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
-def _parse(data: bytes, dataset_id: str, first: int) -> Iterator[LoggedEpisode]:
+def logged_episodes(content: bytes | mmap.mmap, dataset_id: str | None, first: int) -> list[LoggedEpisode]:
+    """Return the episodes of this dataset in a log from number `first` on, without a gap."""
+    return [] if dataset_id is None else list(_parse(content, dataset_id, first))
+
+
+def _parse(data: bytes | mmap.mmap, dataset_id: str, first: int) -> Iterator[LoggedEpisode]:
     view, start = memoryview(data), 0
     while start + _HEAD.size <= len(view):
         tag, crc, size = _HEAD.unpack_from(view, start)
@@ -73,6 +79,11 @@ def _columns(head: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
     return columns
 
 
+def read_log(dataset: Path, dataset_id: str | None, first: int) -> list[LoggedEpisode]:
+    """Return what `logged_episodes` finds in the log of `dataset` at this moment."""
+    return logged_episodes(log_content(dataset), dataset_id, first)
+
+
 class RowLog:
     """The writer's end of a log; the caller holds the lock of the dataset. It starts empty."""
 
@@ -81,7 +92,7 @@ class RowLog:
         self.first = first  # number of the first episode in it
         self.size = 0  # episodes in it
         self._dataset, self._id = dataset, dataset_id
-        self._file = self.path.open("wb", buffering=0)  # nothing may wait in memory when the commit returns
+        self._file = self.path.open("w+b", buffering=0)  # nothing may wait in memory when the commit returns
 
     @property
     def bytes(self) -> int:
@@ -112,9 +123,12 @@ class RowLog:
                 self._file.seek(begin)
             raise
 
-    def episodes(self) -> list[LoggedEpisode]:
-        """What has been appended."""
-        return read_log(self._dataset, self._id, self.first)
+    def episodes(self, mapped: bool = False) -> list[LoggedEpisode]:
+        """What has been appended; with `mapped`, arrays that take no memory and end with the next `restart`."""
+        if not mapped or not self.size:
+            return read_log(self._dataset, self._id, self.first)
+        content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return logged_episodes(content, self._id, self.first)
 
     def restart(self, first: int) -> None:
         """Empty the log: everything before episode `first` is in the dataset's files."""

@@ -52,7 +52,7 @@ def verify_directory(
             "with mode 'append'"
         )
     good = check_index(index.lengths, index.offsets, report)
-    good = min(good, _check_columns(layout, path, table, report))
+    good = min(good, _check_columns(layout, table, report))
     good = _check_episodes(layout, path, table, deep, good, report)
     if repair and report.faults:
         if good:
@@ -65,19 +65,16 @@ def verify_directory(
     return report
 
 
-def _check_columns(layout: DirectoryLayout, path: Path, table: Table, report: Report) -> int:
+def _check_columns(layout: DirectoryLayout, table: Table, report: Report) -> int:
     """Return the number of leading episodes that all columns reach."""
     ends = layout.index.offsets + layout.index.lengths
     good = len(ends)
     for values in table.values():
         if len(values) < ends.max(initial=0):  # the layout has told why
             good = min(good, int(np.argmax(ends > len(values))))
-    header = read_header(path, layout.dataset_id)
-    missing = sorted(header["columns"].keys() - layout.columns.keys()) if header else []
-    if missing:
-        report.faults.append(f"columns {missing} were recorded and are not there")
-        return 0
-    return good
+    if layout.lost:
+        report.faults.append(str(layout.lost))
+    return 0 if layout.lost.columns else good
 
 
 def _check_episodes(layout: DirectoryLayout, path: Path, table: Table, deep: bool, good: int, report: Report) -> int:

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stable_worldmodel.data.formats.directory.verify import verify_directory
+from stable_worldmodel.data.formats.directory.format import DirectoryFormat
+from stable_worldmodel.data.formats.directory.record import without_losses
 from stable_worldmodel.data.formats.folder.layout import FolderLayout, frame_suffixes, is_folder_dataset
 from stable_worldmodel.data.formats.folder.writer import FolderWriter
 from stable_worldmodel.data.formats.shared.frames import VIDEO_SUFFIX
 from stable_worldmodel.data.formats.shared.stored import StoredDataset, location
-from stable_worldmodel.data.registry import Format, PathLike
-from stable_worldmodel.data.verify import Report
+from stable_worldmodel.data.registry import PathLike
 
 
-class FolderFormat(Format):
+class FolderFormat(DirectoryFormat):
     """A directory with `ep_len.npz` and images as files."""
 
     name = "folder"
+    layout, writer = FolderLayout, FolderWriter
 
     @classmethod
     def detect(cls, path: PathLike) -> bool:
@@ -29,14 +30,6 @@ class FolderFormat(Format):
     @classmethod
     def open_reader(cls, path: PathLike, **kwargs: Any) -> FolderDataset:
         return FolderDataset(path=path, **kwargs)
-
-    @classmethod
-    def open_writer(cls, path: PathLike, **kwargs: Any) -> FolderWriter:
-        return FolderWriter(path, **kwargs)
-
-    @classmethod
-    def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:
-        return verify_directory(Path(path), FolderLayout, FolderWriter, deep, repair)
 
 
 class FolderDataset(StoredDataset):
@@ -57,7 +50,7 @@ class FolderDataset(StoredDataset):
         **kwargs: Any,
     ) -> None:
         self.path = location(name, path, cache_dir, type(self).__name__)
-        super().__init__(FolderLayout(self.path, folder_keys), *args, **kwargs)
+        super().__init__(without_losses(FolderLayout(self.path, folder_keys)), *args, **kwargs)
 
 
 class ImageDataset(FolderDataset):

@@ -6,8 +6,9 @@
     <column>/ep_<i>.mp4         one video per episode
 
 Nothing else may lie in the directory, because other readers take every entry for a column. `ep_len.npz` has more arrays
-that they do not look at: the identity of the dataset, which ties it to its log and journal, and which image columns are
-constant in which episode; the frames of those are links to one file, or frames of a video that are all equal.
+that they do not look at: the identity of the dataset, which ties it to its log and journal; which image columns are
+constant in which episode, the frames of those being links to one file, or frames of a video that are all equal; and the
+first episode whose image files were written by this package, and have a seal.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from typing import Any
 import numpy as np
 
 from stable_worldmodel.data.columns import INDEX_COLUMNS, Column, decode_text
+from stable_worldmodel.data.formats.directory.record import find_losses, read_recorded
 from stable_worldmodel.data.formats.directory.row_log import LoggedEpisode, read_log
 from stable_worldmodel.data.formats.folder import npz_table as npz
 from stable_worldmodel.data.formats.shared.disk import sync
 from stable_worldmodel.data.formats.shared.frames import (
+    STILL_SUFFIXES,
     VIDEO_SUFFIX,
     Directory,
     Frames,
     StillFrames,
     VideoFrames,
-    find_still,
 )
 from stable_worldmodel.data.formats.shared.stored import RowIndex
-from stable_worldmodel.data.journal import read_header
 from stable_worldmodel.errors import ContractError, NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,17 @@ class FolderIndex:
     offsets: np.ndarray  # (E,) int64
     dataset_id: str | None = None
     constant: Mapping[str, np.ndarray] = field(default_factory=dict)  # image column -> (E,) bool
+    sealed_from: int = 0  # the first episode whose image files have a seal
 
     @property
     def num_rows(self) -> int:
         return int((self.offsets + self.lengths).max(initial=0))
+
+    @property
+    def sealed_row(self) -> int:
+        """The first row whose images have a seal."""
+        sealed = self.sealed_from < len(self.lengths)
+        return int(self.offsets[self.sealed_from]) if sealed else self.num_rows
 
     def extended(self, episodes: Sequence[LoggedEpisode]) -> FolderIndex:
         """This index with logged episodes after it."""
@@ -88,12 +96,14 @@ class FolderIndex:
             np.concatenate([self.offsets, self.num_rows + np.cumsum(rows) - rows]),
             self.dataset_id,
             {name: np.concatenate([self.flags(name), flags[name]]) for name in sorted(names)},
+            self.sealed_from,
         )
 
     def cut(self, episodes: int) -> FolderIndex:
         """This index of the first `episodes` episodes."""
         flags = {name: values[:episodes] for name, values in self.constant.items()}
-        return FolderIndex(self.lengths[:episodes], self.offsets[:episodes], self.dataset_id, flags)
+        sealed_from = min(self.sealed_from, episodes)
+        return FolderIndex(self.lengths[:episodes], self.offsets[:episodes], self.dataset_id, flags, sealed_from)
 
     def flags(self, name: str) -> np.ndarray:
         """In which episodes an image column is constant, (E,) bool."""
@@ -114,12 +124,15 @@ def read_index(path: Path) -> FolderIndex:
     names, flags = arrays.get("constant_columns"), arrays.get("constant")
     constant = {} if names is None or flags is None else dict(zip(names.tolist(), flags.T, strict=True))
     dataset_id = str(arrays["dataset_id"]) if "dataset_id" in arrays else None
-    return FolderIndex(lengths.astype(np.int64), offsets[: len(lengths)].astype(np.int64), dataset_id, constant)
+    sealed_from = int(arrays.get("sealed_from", len(lengths)))
+    return FolderIndex(
+        lengths.astype(np.int64), offsets[: len(lengths)].astype(np.int64), dataset_id, constant, sealed_from
+    )
 
 
 def write_index(folder: Path, index: FolderIndex) -> None:
     """Write both index files into `folder`."""
-    extra = {"dataset_id": np.array(index.dataset_id)} if index.dataset_id else {}
+    extra = {"dataset_id": np.array(index.dataset_id), "sealed_from": np.array(index.sealed_from)}
     if index.constant:
         extra["constant_columns"] = np.array(sorted(index.constant))
         extra["constant"] = np.stack([index.constant[name] for name in sorted(index.constant)], axis=1)
@@ -140,23 +153,28 @@ class FolderLayout:
         self._damage = damage
         self.damaged: list[str] = []  # columns
         self._directory = Directory(path)
+        recorded = read_recorded(path)  # before the dataset, which a writer may be adding to
         self.stored, self.logged = self._read_consistently()
         whole = self.stored.extended(self.logged)
         if not len(whole.lengths):
             raise ContractError(f"{path}: no episode is complete yet")
         self.index = RowIndex(whole.lengths, whole.offsets)
         self.dataset_id = whole.dataset_id
-        header = read_header(path, whole.dataset_id)
-        self.metadata: Mapping[str, Any] = header["metadata"] if header else {}
+        self._sealed_row = whole.sealed_row
+        recorded = recorded.of(whole.dataset_id)
+        self.metadata: Mapping[str, Any] = recorded.metadata
         self.columns: dict[str, Column] = {}
         self.frames: dict[str, Frames] = {}
         self.suffixes: dict[str, str] = {}  # of the frame files
         for file in sorted(path.glob(f"*{TABLE_SUFFIX}")):
             if file.name not in (LENGTHS, OFFSETS) and file.is_file():
                 self._add_table_column(file)
-        for folder in image_folders(path) if folder_keys is None else [path / _plain(name) for name in folder_keys]:
+        folders = image_folders(path)
+        for folder in folders if folder_keys is None else [path / _plain(name) for name in folder_keys]:
             self._add_image_column(folder, whole.flags(folder.name), required=folder_keys is not None)
         self.columns = dict(sorted(self.columns.items()))
+        unwanted = () if folder_keys is None else (folder.name for folder in folders)
+        self.lost = find_losses(recorded, [*self.columns, *unwanted], len(whole.lengths))
 
     def _read_consistently(self) -> tuple[FolderIndex, list[LoggedEpisode]]:
         """Read index and log as they belong together: a writer may fold the one into the other meanwhile."""
@@ -186,19 +204,17 @@ class FolderLayout:
 
     def _add_image_column(self, folder: Path, constant: np.ndarray, required: bool) -> None:
         episode = int(np.argmax(self.index.lengths > 0))
-        still = find_still(folder, f"ep_{episode}_step_0")
-        suffix = Path(still).suffix if still else VIDEO_SUFFIX
-        names = EpisodeFiles(folder.name, suffix, self.index, constant)
-        described = self._directory, names, self.index.describe, int(self.index.offsets[episode])
-        if still:
-            self.frames[folder.name] = StillFrames(*described)
-        elif required or (folder / f"ep_{episode}{suffix}").exists() or any(folder.glob("ep_*")):
-            self.frames[folder.name] = VideoFrames(
-                self._directory, names, names.numbers, self.index.describe, int(self.index.offsets[episode])
-            )
-        else:
+        suffix = _frame_suffix(folder, episode)
+        if suffix is None and not required:
             logger.warning("%s holds no frames and is ignored", folder)
             return
+        suffix = suffix or STILL_SUFFIXES[0]
+        names = EpisodeFiles(folder.name, suffix, self.index, constant)
+        where = self.index.describe, int(self.index.offsets[episode]), self._sealed_row
+        if suffix == VIDEO_SUFFIX:
+            self.frames[folder.name] = VideoFrames(self._directory, names, names.numbers, *where)
+        else:
+            self.frames[folder.name] = StillFrames(self._directory, names, *where)
         self.columns[folder.name] = self.frames[folder.name].column
         self.suffixes[folder.name] = suffix
 
@@ -269,6 +285,15 @@ class EpisodeFiles:
         """The frames of the videos that hold `rows`."""
         episodes, steps = self.index.locate(rows)
         return np.where(self.constant[episodes], 0, steps)
+
+
+def _frame_suffix(folder: Path, episode: int) -> str | None:
+    """What the frame files in `folder` end in, None when there are none."""
+    for suffix in STILL_SUFFIXES:
+        if (folder / f"ep_{episode}_step_0{suffix}").exists():
+            return suffix
+    names = (Path(file) for file in islice(folder.glob("ep_*"), _GLANCE))
+    return next((name.suffix for name in names if name.suffix in (*STILL_SUFFIXES, VIDEO_SUFFIX)), None)
 
 
 def _plain(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -72,8 +73,8 @@ def read_unchecked(path: Path) -> np.ndarray:
         file.seek(name_size + extra_size, io.SEEK_CUR)
         shape, _, dtype = _header(path, file)
         row_bytes = max(dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)), 1)
-        data = file.read(shape[0] * row_bytes) if shape else b""
-    rows = len(data) // row_bytes
+        data = file.read() if shape else b""
+    rows = min(len(data) // row_bytes, shape[0]) if shape else 0
     return np.frombuffer(data[: rows * row_bytes], dtype).reshape(rows, *shape[1:])
 
 
@@ -116,7 +117,7 @@ def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtyp
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
         raise ContractError(f"{path}: damaged: {error}") from error
     if dtype.hasobject:
         raise ContractError(f"{path}: holds Python objects, expected numbers or text")

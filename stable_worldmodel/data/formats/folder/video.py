@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stable_worldmodel.data.formats.directory.verify import verify_directory
+from stable_worldmodel.data.formats.directory.format import DirectoryFormat
+from stable_worldmodel.data.formats.directory.record import DirectoryLayout, without_losses
 from stable_worldmodel.data.formats.folder.layout import FolderLayout, frame_suffixes, is_folder_dataset
 from stable_worldmodel.data.formats.folder.writer import VideoWriter
 from stable_worldmodel.data.formats.hf_arrow.layout import ArrowLayout
 from stable_worldmodel.data.formats.shared.frames import VIDEO_SUFFIX
 from stable_worldmodel.data.formats.shared.stored import StoredDataset, location
-from stable_worldmodel.data.registry import Format, PathLike
-from stable_worldmodel.data.verify import Report
+from stable_worldmodel.data.registry import PathLike
 
 
-class VideoFormat(Format):
+class VideoFormat(DirectoryFormat):
     """A directory with `ep_len.npz` and images as videos."""
 
     name = "video"
+    layout, writer = FolderLayout, VideoWriter
 
     @classmethod
     def detect(cls, path: PathLike) -> bool:
@@ -30,14 +31,6 @@ class VideoFormat(Format):
     @classmethod
     def open_reader(cls, path: PathLike, **kwargs: Any) -> VideoDataset:
         return VideoDataset(path=path, **kwargs)
-
-    @classmethod
-    def open_writer(cls, path: PathLike, **kwargs: Any) -> VideoWriter:
-        return VideoWriter(path, **kwargs)
-
-    @classmethod
-    def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:
-        return verify_directory(Path(path), FolderLayout, VideoWriter, deep, repair)
 
 
 class VideoDataset(StoredDataset):
@@ -61,4 +54,5 @@ class VideoDataset(StoredDataset):
     ) -> None:
         self.path = location(name, path, cache_dir, "VideoDataset")
         folder = is_folder_dataset(self.path)
-        super().__init__(FolderLayout(self.path, video_keys) if folder else ArrowLayout(self.path), *args, **kwargs)
+        layout: DirectoryLayout = FolderLayout(self.path, video_keys) if folder else ArrowLayout(self.path)
+        super().__init__(without_losses(layout), *args, **kwargs)

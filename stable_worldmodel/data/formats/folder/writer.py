@@ -120,13 +120,18 @@ class FolderWriter(DirectoryWriter):
 
     # -- the table ----------------------------------------------------------------------------------------------------
 
+    def _fold_bytes(self, target: Path) -> int:
+        return sum(file.stat().st_size for file in target.glob(f"*{TABLE_SUFFIX}"))
+
     def _fold_into(self, target: Path, scratch: Path, logged: Sequence[LoggedEpisode], keep: int | None) -> list[Path]:
         none = np.empty(0, dtype=np.int64)
         stored = read_index(target) if is_folder_dataset(target) else FolderIndex(none, none)
         known = len(stored.lengths)
         new = [episode for episode in logged if episode.i >= known and (keep is None or episode.i < keep)]
         index = stored.extended(new)
-        index = replace(index if keep is None else index.cut(keep), dataset_id=self._dataset_id)
+        sealed_from = index.sealed_from if stored.dataset_id else known
+        index = replace(index, dataset_id=self._dataset_id, sealed_from=sealed_from)
+        index = index if keep is None else index.cut(keep)
         for name, column in self._schema.items():
             if column.kind != "image":
                 kept = min(stored.num_rows, index.num_rows)

@@ -21,7 +21,7 @@ from stable_worldmodel.data.formats.hdf5.rows import (
     read_through_library,
     row_offsets,
 )
-from stable_worldmodel.data.formats.hdf5.verify import verify_file
+from stable_worldmodel.data.formats.hdf5.verify import lost_columns, verify_file
 from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
 from stable_worldmodel.data.frame_cache import FrameCache
 from stable_worldmodel.data.journal import read_header
@@ -103,7 +103,7 @@ class HDF5Dataset(Dataset):
         self._url = str(location) if "://" in str(location) else None
         self.path = None if self._url else _file_at(Path(location))
         self._inode = self.path.stat().st_ino if self.path and self.path.exists() else 0
-        with self._open() as file:
+        with layout.damage_explained(location), self._open() as file:
             lengths, offsets = layout.episode_index(file)
             if not len(lengths):
                 raise ContractError(f"{location}: no episode is complete yet")
@@ -121,6 +121,8 @@ class HDF5Dataset(Dataset):
             )
             header = read_header(self.path, file.attrs.get(layout.ID_ATTRIBUTE)) if self.path else None
             self.metadata = header["metadata"] if header else {}
+            if lost := lost_columns(header, columns):
+                raise ContractError(f"{location}: the columns {lost} that its journal describes cannot be read")
             self._entries = {name: column.entries_path for name, column in stored.items()}
             self._shown = {
                 name: column.entries_of(self.num_rows) for name, column in stored.items() if column.shown is not None

@@ -9,20 +9,21 @@ one frame per chunk and no filter, so that a reader can address frames by byte o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stable_worldmodel.data.columns import INDEX_COLUMNS, Column
 from stable_worldmodel.data.formats.hdf5.columns import FRAMES, ROW, StoredColumn, split_frames, stored_column
 from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, read_superblock, superblock_version
-from stable_worldmodel.errors import ContractError, NotFoundError
+from stable_worldmodel.errors import ContractError, MissingKeyError, NotFoundError
 
 if TYPE_CHECKING:
     import h5py
@@ -33,6 +34,7 @@ ID_ATTRIBUTE = "swm_dataset_id"  # ties the file to its journal
 TABLE_CHUNK_BYTES = 128 * 1024
 INDEX_CHUNK_ROWS = 1024
 CHUNK_CACHE_BYTES = 256 << 20  # of a reader
+READ_ATTEMPTS = 24  # of metadata with a wrong checksum
 OPEN_PATIENCE = 2.0  # seconds; a writer that is just opening locks readers out for milliseconds
 
 
@@ -47,10 +49,10 @@ def open_for_reading(path: Path) -> h5py.File:
     deadline = time.monotonic() + OPEN_PATIENCE
     while True:
         block = read_superblock(path)
-        # Version 3 files may be appended to while we read: always follow the writer's protocol there.
-        swmr = superblock_version(block) >= 3
         try:
-            return h5py.File(path, "r", swmr=swmr, rdcc_nbytes=CHUNK_CACHE_BYTES)
+            if superblock_version(block) < 3:
+                return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+            return _follow_writer(path)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise
@@ -62,6 +64,44 @@ def open_for_reading(path: Path) -> h5py.File:
                 "mode='append' and close it to repair the file"
             ) from error
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def damage_explained(location: object) -> Iterator[None]:
+    """What the library raises when it meets damaged metadata, as ContractError that names the file."""
+    try:
+        yield
+    except (ContractError, MissingKeyError):
+        raise
+    except (RuntimeError, IndexError, KeyError, ValueError, OverflowError) as error:
+        raise ContractError(f"{location}: damaged, it cannot be read: {error}") from error
+
+
+def _follow_writer(path: Path) -> h5py.File:
+    """Open a file that may be appended to while we read, by the writer's protocol."""
+    import h5py
+
+    access = _access()
+    elements, slots, _, preemption = access.get_cache()
+    access.set_cache(elements, slots, CHUNK_CACHE_BYTES, preemption)
+    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _access() -> Any:
+    """How a file is opened in single-writer/multiple-reader mode.
+
+    Metadata with a wrong checksum may be about to be completed, so the library reads it again, and waits twice as long
+    each time: for hours, by default, if it is damaged. `READ_ATTEMPTS` take hundredths of a second.
+    """
+    import h5py
+
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    with contextlib.suppress(AttributeError, OSError):  # h5py has no name for it; its library does, if it shows it
+        set_attempts = ctypes.CDLL(h5py.h5p.__file__).H5Pset_metadata_read_attempts
+        set_attempts.argtypes = [ctypes.c_int64, ctypes.c_uint]
+        set_attempts(access.id, READ_ATTEMPTS)
+    return access
 
 
 def episode_index(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +232,7 @@ def open_for_append(path: Path) -> h5py.File:
     """
     import h5py
 
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access = _access()
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
     return h5py.File(h5py.h5f.open(os.fsencode(path), flags, fapl=access))

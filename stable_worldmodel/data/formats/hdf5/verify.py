@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,16 +26,25 @@ def verify_file(path: Path, deep: bool, repair: bool) -> Report:
     live = is_locked(path)  # a writer is at work: the open mark and rows beyond the last episode are its own
     if not live and is_marked_open(read_superblock(path)):
         report.faults.append("its writer died; opening it with mode 'append' puts that right")
-    with layout.open_for_reading(path) as file:
+    with layout.damage_explained(path), layout.open_for_reading(path) as file:
         lengths, offsets = layout.episode_index(file)
         report.episodes, report.rows = len(lengths), int(lengths.sum())
         good = check_index(lengths, offsets, report)
         good = min(good, _check_columns(file, offsets + lengths, live, report))
-        good = min(good, _check_journal(file, deep, lengths[:good], offsets[:good], report))
-    if repair and report.faults:
+        lost = lost_columns(read_header(path, file.attrs.get(layout.ID_ATTRIBUTE)), layout.columns_of(file))
+        if lost:
+            report.faults.append(f"the columns {lost} cannot be read at all; restore the file from a copy")
+        else:
+            good = min(good, _check_journal(file, deep, lengths[:good], offsets[:good], report))
+    if repair and report.faults and not lost:
         _keep(path, good)
         report.repaired_to = good
     return report
+
+
+def lost_columns(header: Mapping[str, Any] | None, columns: Collection[str]) -> list[str]:
+    """Return the columns that a journal describes and the file does not show."""
+    return sorted((header or {"columns": {}})["columns"].keys() - set(columns))
 
 
 def _keep(path: Path, episodes: int) -> None:

@@ -11,6 +11,7 @@ Each stream ends with a seal (see `disk`) and says in its schema how many rows i
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,17 +42,8 @@ class State:
     """The content of `state.json`."""
 
     files: list[str]
-    fingerprint: str = ""
-
-    @property
-    def dataset_id(self) -> str | None:
-        """The identity of a dataset that this package wrote."""
-        return self.fingerprint[:_ID_LENGTH] if len(self.fingerprint) == _ID_LENGTH + 8 else None
-
-    @property
-    def num_episodes(self) -> int:
-        """Episodes in the files, if this package wrote them."""
-        return int(self.fingerprint[_ID_LENGTH:], 16)
+    dataset_id: str | None = None  # of a dataset that this package wrote
+    num_episodes: int = 0  # in the files of such a dataset
 
 
 def read_state(folder: Path) -> State:
@@ -62,20 +54,19 @@ def read_state(folder: Path) -> State:
     try:
         content = json.loads(path.read_text())
         files = [str(entry["filename"]) for entry in content["_data_files"]]
-        fingerprint = str(content.get("_fingerprint") or "")
+        dataset_id, episodes = _parse_fingerprint(str(content.get("_fingerprint")), files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContractError(f"{path}: damaged: {error!r}") from error
     outside = [name for name in files if Path(name).name != name]
     if outside:
         raise ContractError(f"{path}: files outside of the directory: {outside}")
-    return State(files, fingerprint)
+    return State(files, dataset_id, episodes)
 
 
 def write_state(path: Path, files: Sequence[str], dataset_id: str, episodes: int) -> None:
-    # `datasets` identifies cached results by the fingerprint: it changes with the content.
     content: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in files],
-        "_fingerprint": f"{dataset_id}{episodes:08x}",
+        "_fingerprint": _fingerprint(dataset_id, episodes, files),
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,
@@ -85,11 +76,36 @@ def write_state(path: Path, files: Sequence[str], dataset_id: str, episodes: int
     path.write_text(json.dumps(content, indent=2))
 
 
+def _fingerprint(dataset_id: str, episodes: int, files: Sequence[str]) -> str:
+    """What `datasets` identifies cached results by, so that it changes with the content; ends in a checksum."""
+    text = f"{dataset_id}{episodes:08x}"
+    return f"{text}{zlib.crc32(' '.join([text, *files]).encode()):08x}"
+
+
+def _parse_fingerprint(found: str, files: Sequence[str]) -> tuple[str | None, int]:
+    """The identity and the number of episodes in a fingerprint; None and 0 for one that is damaged, or not ours."""
+    dataset_id, number = found[:_ID_LENGTH], found[_ID_LENGTH : _ID_LENGTH + 8]
+    try:
+        episodes = int(number, 16)
+    except ValueError:
+        return None, 0
+    return (dataset_id, episodes) if found == _fingerprint(dataset_id, episodes, files) else (None, 0)
+
+
 def write_info(path: Path, schema: Mapping[str, Column], generated: Sequence[str]) -> None:
+    path.write_text(_info(schema, generated))
+
+
+def is_info(path: Path, schema: Mapping[str, Column], generated: Sequence[str]) -> bool:
+    """Whether `write_info` has written the file `path`, and nothing has changed it."""
+    return path.is_file() and path.read_bytes() == _info(schema, generated).encode()
+
+
+def _info(schema: Mapping[str, Column], generated: Sequence[str]) -> str:
     content = {
         "citation": "", "description": "", "features": features(schema, generated), "homepage": "", "license": "",
     }  # fmt: skip
-    path.write_text(json.dumps(content, indent=2))
+    return json.dumps(content, indent=2)
 
 
 def features(schema: Mapping[str, Column], generated: Sequence[str]) -> dict[str, Any]:
@@ -138,11 +154,12 @@ def read_shard(path: Path) -> pa.Table:
             return require("pyarrow.parquet", "data").read_table(pa.BufferReader(data))
         table = pa.ipc.open_stream(data).read_all()
         table.validate(full=True)
-        rows = notes_of(table).get("rows", len(table))
+        notes = notes_of(table)
+        check_seal(data, required=bool(notes))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ContractError(f"{path}: damaged: {error}") from error
-    if rows != len(table):
-        raise ContractError(f"{path}: damaged: {len(table)} of {rows} rows are there")
+    if notes.get("rows", len(table)) != len(table):
+        raise ContractError(f"{path}: damaged: {len(table)} of {notes['rows']} rows are there")
     return table
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stable_worldmodel.data.formats.directory.verify import verify_directory
+from stable_worldmodel.data.formats.directory.format import DirectoryFormat
+from stable_worldmodel.data.formats.directory.record import without_losses
 from stable_worldmodel.data.formats.hf_arrow.layout import ArrowLayout, part_folders
 from stable_worldmodel.data.formats.hf_arrow.writer import ArrowWriter
 from stable_worldmodel.data.formats.shared.stored import StoredDataset, location
-from stable_worldmodel.data.registry import Format, PathLike
-from stable_worldmodel.data.verify import Report
+from stable_worldmodel.data.registry import PathLike
 
 
-class ArrowFormat(Format):
+class ArrowFormat(DirectoryFormat):
     """A directory with `data-*-of-*.arrow` files, or with such directories in it."""
 
     name = "hf_arrow"
+    layout, writer = ArrowLayout, ArrowWriter
 
     @classmethod
     def detect(cls, path: PathLike) -> bool:
@@ -25,14 +26,6 @@ class ArrowFormat(Format):
     @classmethod
     def open_reader(cls, path: PathLike, **kwargs: Any) -> ArrowDataset:
         return ArrowDataset(path=path, **kwargs)
-
-    @classmethod
-    def open_writer(cls, path: PathLike, **kwargs: Any) -> ArrowWriter:
-        return ArrowWriter(path, **kwargs)
-
-    @classmethod
-    def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:
-        return verify_directory(Path(path), ArrowLayout, ArrowWriter, deep, repair)
 
 
 class ArrowDataset(StoredDataset):
@@ -54,4 +47,4 @@ class ArrowDataset(StoredDataset):
         **kwargs: Any,
     ) -> None:
         self.path = location(name, path, cache_dir, "ArrowDataset")
-        super().__init__(ArrowLayout(self.path), *args, **kwargs)
+        super().__init__(without_losses(ArrowLayout(self.path)), *args, **kwargs)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.columns import DERIVED_COLUMNS, Column, decode_text
-from stable_worldmodel.data.formats.directory.row_log import read_log
+from stable_worldmodel.data.formats.directory.record import find_losses, read_recorded
+from stable_worldmodel.data.formats.directory.row_log import log_content, logged_episodes
 from stable_worldmodel.data.formats.hf_arrow import files
 from stable_worldmodel.data.formats.shared.frames import (
     STILL_SUFFIXES,
@@ -26,7 +27,6 @@ from stable_worldmodel.data.formats.shared.frames import (
     VideoFrames,
 )
 from stable_worldmodel.data.formats.shared.stored import RowIndex
-from stable_worldmodel.data.journal import read_header
 from stable_worldmodel.errors import ContractError, NotFoundError, require
 
 if TYPE_CHECKING:
@@ -76,18 +76,20 @@ class ArrowLayout:
         self._intact: list[str] = []  # file names
         self._directory = Directory(path)
         self.parts = part_folders(path) or [path]
-        self._rows, notes = self._read_consistently()
+        recorded = read_recorded(path)  # before the dataset, which a writer may be adding to
+        self._rows, notes, log = self._read_consistently()
         self._images: dict[str, str] | None = notes.get("images")  # column -> suffix, in files of this package
         self.generated: list[str] = notes.get("generated", [])
         self._order, lengths = self._find_episodes()
-        self._stored_rows = int(lengths.sum())
-        self.logged = read_log(path, self.dataset_id, len(lengths))
+        self.sealed_from: int = notes.get("sealed_from", len(lengths))  # the first episode whose images have a seal
+        self._sealed_row = int(lengths[: self.sealed_from].sum())
+        self.logged = logged_episodes(log, self.dataset_id, len(lengths))
         lengths = np.append(lengths, [episode.rows for episode in self.logged]).astype(np.int64)
         if not len(lengths):
             raise ContractError(f"{path}: no episode is complete yet")
         self.index = RowIndex(lengths, np.cumsum(lengths) - lengths)
-        header = read_header(path, self.dataset_id)
-        self.metadata: Mapping[str, Any] = header["metadata"] if header else {}
+        recorded = recorded.of(self.dataset_id)
+        self.metadata: Mapping[str, Any] = recorded.metadata
         self.columns: dict[str, Column] = {}
         self.frames: dict[str, Frames] = {}
         self.suffixes: dict[str, str] = {}  # of the image files
@@ -95,14 +97,22 @@ class ArrowLayout:
         for name in sorted(self._rows.column_names):
             if name not in _NOT_COLUMNS and name not in self.generated:
                 self._add_column(name)
+        self.lost = find_losses(recorded, self.columns, len(lengths))
+        self._check_info()
 
-    def _read_consistently(self) -> tuple[pa.Table, dict[str, Any]]:
-        """Read all files; a writer may put others in their place meanwhile."""
+    def _read_consistently(self) -> tuple[pa.Table, dict[str, Any], bytes]:
+        """Read the log and all files; a writer may fold the one into the others meanwhile.
+
+        The log is of the time of `state.json`. The files are of that time or later, with more episodes of the log in.
+        """
         for _ in range(_ATTEMPTS):
             states = [files.read_state(part) for part in self.parts]
             self.dataset_id = states[0].dataset_id if len(self.parts) == 1 else None
+            log = log_content(self.path)
+            if states != [files.read_state(part) for part in self.parts]:
+                continue
             try:
-                return self._read(states)
+                return *self._read(states), log
             except NotFoundError as error:
                 if states == [files.read_state(part) for part in self.parts]:
                     raise ContractError(f"{self.path}: {error}") from error
@@ -121,6 +131,8 @@ class ArrowLayout:
                 try:
                     table = files.read_shard(part / name)
                     notes = files.notes_of(table)
+                    if notes and not state.dataset_id:
+                        raise ContractError(f"{part / files.STATE}: damaged or missing")
                     if notes.get("first_episode", known) != known:
                         raise ContractError(f"{part / name}: begins at episode {notes['first_episode']}, not {known}")
                 except (ContractError, NotFoundError) as error:
@@ -140,6 +152,13 @@ class ArrowLayout:
             return pa.concat_tables(tables), notes
         except pa.ArrowInvalid as error:
             raise ContractError(f"{self.path}: the files differ in their columns: {error}") from error
+
+    def _check_info(self) -> None:
+        """What nobody reads here, other programs may need."""
+        if not self.dataset_id or self._damage is None:
+            return
+        if not files.is_info(self.path / files.INFO, self.columns, self.generated):
+            self._damage.append(f"{self.path / files.INFO}: damaged: does not describe the columns")
 
     def _find_episodes(self) -> tuple[np.ndarray | None, np.ndarray]:
         """Return the order that sorts the rows by episode and step, None if they are sorted, and the lengths (E,)."""
@@ -197,10 +216,11 @@ class ArrowLayout:
             paths = pa.concat_arrays([paths, pa.array(logged, paths.type)])
         names = ImagePaths(paths, *self._prefixes(str(paths[0])))
         self._paths[name] = names
+        where = self.index.describe, 0, self._sealed_row
         if suffix == VIDEO_SUFFIX:
-            self.frames[name] = VideoFrames(self._directory, names, self._step_of, self.index.describe, 0)
+            self.frames[name] = VideoFrames(self._directory, names, self._step_of, *where)
         else:
-            self.frames[name] = StillFrames(self._directory, names, self.index.describe, 0)
+            self.frames[name] = StillFrames(self._directory, names, *where)
         self.columns[name] = self.frames[name].column
         self.suffixes[name] = suffix
 

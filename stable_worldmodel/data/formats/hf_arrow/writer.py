@@ -52,6 +52,7 @@ class ArrowWriter(DirectoryWriter):
         self._still_suffix, self._encode = still_encoder(image_format, quality)
         self._suffixes: dict[str, str] = {}  # image column -> what its files end in
         self._generated: list[str] = []  # index columns that are not in the episodes
+        self._sealed_from = 0  # the first episode whose images this package wrote
         self._adopted: ArrowLayout | None = None  # a dataset of another program that is to be written anew
         super().__init__(path, mode, **options)
 
@@ -66,6 +67,7 @@ class ArrowWriter(DirectoryWriter):
         if layout.dataset_id is None and not layout.numbered:
             raise ContractError(f"{path}: cannot be appended to, its episodes are not numbered 0, 1, 2 ...; copy them")
         self._suffixes = dict(layout.suffixes)
+        self._sealed_from = layout.sealed_from
         self._adopted = None if layout.dataset_id else layout
         self._generated = layout.generated if layout.dataset_id else _generated(layout.columns)
         return layout
@@ -177,7 +179,12 @@ class ArrowWriter(DirectoryWriter):
                     for name, suffix in self._suffixes.items()
                 }
                 tables.append(_table(schema, episode.i, {**episode.columns, **images}, episode.rows))
-        notes = {"first_episode": bounds[0], "images": self._suffixes, "generated": self._generated}
+        notes = {
+            "first_episode": bounds[0],
+            "images": self._suffixes,
+            "generated": self._generated,
+            "sealed_from": self._sealed_from,
+        }
         files.write_shard(path, schema, tables, notes)
 
     def _adopted_tables(self, schema: pa.Schema, bounds: tuple[int, int]) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""The `lance` format: tables of rows with JPEG images. See `lance.schema` for what is inside."""
+"""The `lance` format: tables of rows with JPEG images. See `lance` for what is inside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stable_worldmodel.data.cache import dataset_path
-from stable_worldmodel.data.formats.lance.columns import episode_data
+from stable_worldmodel.data.formats.directory.row_log import log_path
 from stable_worldmodel.data.formats.lance.layout import TableLayout
 from stable_worldmodel.data.formats.lance.location import (
     SUFFIX,
@@ -20,7 +20,7 @@ from stable_worldmodel.data.formats.lance.location import (
     is_side_table,
     locate,
 )
-from stable_worldmodel.data.formats.lance.schema import EPISODE, STEP
+from stable_worldmodel.data.formats.lance.schema import EPISODE, EPISODES, FRAMES, STEP
 from stable_worldmodel.data.formats.lance.store import Store, open_store
 from stable_worldmodel.data.formats.lance.verify import verify_tables
 from stable_worldmodel.data.formats.lance.writer import LanceWriter
@@ -52,11 +52,12 @@ class LanceFormat(Format):
     @classmethod
     def open_writer(cls, path: PathLike, **kwargs: Any) -> LanceWriter:
         target = Path(path).expanduser().resolve()
-        if target.name.endswith(SUFFIX):
-            location = Location.of_table(target)
-        else:
-            location = locate(target) if datasets_in(target) else Location.of_table(target / f"{target.name}{SUFFIX}")
-        if has_videos(Path(location.frames)):
+        if is_side_table(str(target)):
+            raise ContractError(f"{path}: belongs to another dataset beside it; choose another name")
+        if not target.name.endswith(SUFFIX) and not datasets_in(target):
+            target = target.with_name(target.name + SUFFIX)
+        location = Location.of_table(target) if target.name.endswith(SUFFIX) else locate(target)
+        if has_videos(location.path(FRAMES)):
             raise ContractError(f"{path}: a dataset with videos; open its writer with format='lance_video'")
         return LanceWriter(location, **kwargs)
 
@@ -66,9 +67,9 @@ class LanceFormat(Format):
 
     @classmethod
     def side_files(cls, path: Path) -> list[Path]:
-        location = Location.of_table(path) if path.name.endswith(SUFFIX) else Location.of_directory(path)
-        beside = [Path(location.episodes)] if path.name.endswith(SUFFIX) else []
-        return [*super().side_files(path), location.log, *beside]
+        table = path.name.endswith(SUFFIX)
+        side = [Location.of_table(path).path(EPISODES)] if table else []
+        return [*super().side_files(path), log_path(path), *side]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -85,8 +86,8 @@ class LanceDataset(StoredDataset):
     storage_options: for remote tables; `connect_kwargs` may carry them too.
     The other arguments are those of `StoredDataset`. TypeError without `path` and `uri`.
 
-    Local tables are read without pylance once they are open, also in forked processes; where their layout does not
-    allow it, a forked process gets a RuntimeError.
+    The images of local tables are read without pylance once they are open, also in forked processes; what their layout
+    does not allow to be read so gives a RuntimeError there.
     """
 
     def __init__(
@@ -110,15 +111,17 @@ class LanceDataset(StoredDataset):
         location = locate(target if "://" in os.fspath(target) else dataset_path(target, cache_dir), table_name)
         options = {**((connect_kwargs or {}).get("storage_options") or {}), **(storage_options or {})}
         store = open_store(location, remote_options(location, options), episode_index_column, image_columns)
+        if store.losses:  # the rest would look like everything
+            raise ContractError(f"{store.losses}; look with data.verify(path), accept it with repair=True")
         if not len(store.lengths):
-            raise ContractError(f"{location.frames}: no episode is complete yet")
+            raise ContractError(f"{location.uri(FRAMES)}: no episode is complete yet")
         self.path = None if location.remote else Path(location.anchor)
-        self._store = store
-        layout = self._columns_of(store, step_index_column)
-        super().__init__(layout, keys_to_load=layout.default if keys_to_load is None else keys_to_load, **kwargs)
+        self._tables = self._layout_of(store, step_index_column)
+        names = [name for name in self._tables.columns if name != step_index_column or name in store.places]
+        super().__init__(self._tables, keys_to_load=names if keys_to_load is None else keys_to_load, **kwargs)
         self.episode_column_names = tuple(store.data_names)
 
-    def _columns_of(self, store: Store, step_column: str) -> TableLayout:
+    def _layout_of(self, store: Store, step_column: str) -> TableLayout:
         return TableLayout(store, store.places, step_column)
 
     def get_episode_data(self, episodes: Sequence[int] | None = None) -> dict[str, list[Any]]:
@@ -126,7 +129,7 @@ class LanceDataset(StoredDataset):
         wanted = np.arange(self.num_episodes) if episodes is None else np.asarray(episodes, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.num_episodes:
             raise ContractError(f"episodes={episodes}: the dataset has episodes 0..{self.num_episodes - 1}")
-        return episode_data(self._store, wanted)
+        return self._tables.episode_data(wanted)
 
 
 def remote_options(location: Location, given: Mapping[str, str]) -> dict[str, str]:

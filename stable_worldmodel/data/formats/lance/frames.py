@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ import numpy as np
 
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.formats.lance.rows import numbers, unpack_frame
-from stable_worldmodel.data.formats.lance.schema import FRAMES
-from stable_worldmodel.data.formats.lance.store import Store
+from stable_worldmodel.data.formats.lance.tables import Table
 from stable_worldmodel.data.formats.lance.values import Values
 from stable_worldmodel.data.formats.shared.disk import check_seal
 from stable_worldmodel.data.formats.shared.images import decode_image
@@ -26,63 +23,76 @@ IMAGES_PER_BLOCK, VIDEOS_PER_BLOCK = 8, 2  # that a thread takes at a time
 
 
 class TableFrames:
-    """A column of encoded images of which every picture is decoded once per read, and copied where it recurs.
+    """A column of which every row is fetched once per read, and copied where it recurs. See `stored.Frames`."""
 
-    `values` holds what is encoded, by row or by episode, see the subclasses; `uri` names it in messages.
-    """
-
-    block = 16  # see stored.Frames
-
-    def __init__(self, uri: str, name: str, column: Column, values: Values, index: RowIndex) -> None:
-        self.column = column
-        self._uri, self._name = uri, name
-        self._values, self._index = values, index
+    block = 16
+    column: Column
 
     def files(self, rows: np.ndarray) -> list[Path]:
         return []  # tables are not checked file by file
 
     def read(self, rows: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         if out is None:
-            out = np.empty((len(rows), *self.column.shape), dtype=np.uint8)
+            out = np.empty((len(rows), *self.column.shape), dtype=self.column.dtype)
         order = np.argsort(rows, kind="stable")
         new = np.diff(rows[order], prepend=-1) > 0
         first = order[new]
-        self._decode(rows[first], [out[i] for i in first.tolist()])
+        self._fetch(rows[first], [out[i] for i in first.tolist()])
         source = first[np.cumsum(new) - 1]
         for i, j in zip(order[~new].tolist(), source[~new].tolist(), strict=True):
             out[i] = out[j]
         return out
 
-    def _decode(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        """Decode ascending, distinct rows, each into its array (H, W, C)."""
+    def _fetch(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
+        """Put ascending, distinct rows each into its array."""
         raise NotImplementedError
 
-    def _damaged(self, row: int, error: Exception) -> ContractError:
-        return ContractError(f"{self._uri}: column {self._name!r}, {self._index.describe(row)}: {error}")
+
+class NumberFrames(TableFrames):
+    """Rows of so many numbers that they are not held in memory."""
+
+    def __init__(self, table: Table, field: str, column: Column) -> None:
+        self.column = column
+        self._table, self._field = table, field
+
+    def _fetch(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
+        found = self._table.take([self._field], rows)[self._field]
+        values = (row for chunk in found.chunks for row in numbers(chunk, self.column))
+        for target, value in zip(out, values, strict=True):
+            target[...] = value
 
 
 class ImageFrames(TableFrames):
-    """One image per row."""
+    """One image per row, which `values` has encoded.
 
-    def _decode(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        self._decode_images(rows, self._values.get(rows), out)
+    where: names the column in messages. sealed: every image must have its seal.
+    """
 
-    def _decode_images(self, rows: np.ndarray, encoded: Sequence[Any], out: Sequence[np.ndarray]) -> None:
-        recurs = [i > 0 and _same(encoded[i], encoded[i - 1]) for i in range(len(encoded))]
-        distinct = [i for i, again in enumerate(recurs) if not again]
+    def __init__(self, where: str, column: Column, values: Values, index: RowIndex, sealed: bool) -> None:
+        self.column = column
+        self._where, self._sealed = where, sealed
+        self._values, self._index = values, index
+
+    def _fetch(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
+        self._decode(rows, self._values.get(rows), out)
+
+    def _decode(self, rows: np.ndarray, encoded: Sequence[Any], out: Sequence[np.ndarray]) -> None:
+        distinct = [i for i in range(len(encoded)) if i == 0 or not _same(encoded[i], encoded[i - 1])]
 
         def work(start: int, stop: int) -> None:
             for i in distinct[start:stop]:
                 try:
-                    check_seal(encoded[i])
+                    check_seal(encoded[i], required=self._sealed)
                     decode_image(encoded[i], out[i])
                 except ContractError as error:
                     raise self._damaged(int(rows[i]), error) from error
 
         in_threads(work, len(distinct), IMAGES_PER_BLOCK)
-        for i, again in enumerate(recurs):
-            if again:
-                out[i][...] = out[i - 1]
+        for i in sorted({*range(len(encoded))}.difference(distinct)):
+            out[i][...] = out[i - 1]
+
+    def _damaged(self, row: int, error: Exception) -> ContractError:
+        return ContractError(f"{self._where}, {self._index.describe(row)}: {error}")
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -92,7 +102,7 @@ def _same(one: Any, other: Any) -> bool:
 class UniqueFrames(ImageFrames):
     """The images of an episode in one value, each once."""
 
-    def _decode(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
+    def _fetch(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
         episodes, steps = self._index.locate(rows)
         wanted, which = np.unique(episodes, return_inverse=True)
         packed = self._values.get(wanted)
@@ -102,25 +112,21 @@ class UniqueFrames(ImageFrames):
                 encoded.append(unpack_frame(packed[k], step))
             except ValueError as error:
                 raise self._damaged(row, error) from error
-        self._decode_images(rows, encoded, out)
+        self._decode(rows, encoded, out)
 
 
-class VideoFrames(TableFrames):
-    """One video per episode. The packet tables of the latest `indexes` videos are kept."""
+class VideoFrames(ImageFrames):
+    """One video per episode. The packet tables of `kept` videos are kept."""
 
-    def __init__(self, *args: Any, indexes: int) -> None:
+    def __init__(self, *args: Any, kept: int) -> None:
         super().__init__(*args)
-        self._kept = indexes
-        self._indexes: OrderedDict[int, VideoIndex] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = kept
+        self._indexes: dict[int, VideoIndex] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_indexes": OrderedDict(), "_lock": None}
+        return {**self.__dict__, "_indexes": {}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
-
-    def _decode(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
+    def _fetch(self, rows: np.ndarray, out: Sequence[np.ndarray]) -> None:
         episodes, steps = self._index.locate(rows)
         wanted, first = np.unique(episodes, return_index=True)
         videos = self._values.get(wanted)
@@ -137,7 +143,12 @@ class VideoFrames(TableFrames):
         in_threads(work, len(wanted), VIDEOS_PER_BLOCK)
 
     def _decode_video(self, episode: int, video: Any, steps: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        index = self._index_of(episode, video)
+        index = self._indexes.get(episode)
+        if index is None:
+            if len(self._indexes) >= self._kept:
+                self._indexes.clear()
+            check_seal(video, required=self._sealed)
+            index = self._indexes[episode] = index_video(video)
         if index.shape[:2] != self.column.shape[:2]:
             raise ContractError(f"expected frames of {self.column.shape}, found {index.shape}")
         place = {step: i for i, step in enumerate(steps.tolist())}
@@ -146,38 +157,3 @@ class VideoFrames(TableFrames):
             out[place[step]][...] = image[..., : self.column.shape[-1]]
 
         decode_frames(index, lambda offset, size: video[offset : offset + size], steps, store)
-
-    def _index_of(self, episode: int, video: Any) -> VideoIndex:
-        index = self._indexes.get(episode)
-        if index is None:
-            index = index_video(video)
-            with self._lock:
-                self._indexes[episode] = index
-                while len(self._indexes) > self._kept:
-                    self._indexes.popitem(last=False)
-        return index
-
-
-class NumberRows:
-    """A column of rows with so many numbers that they are read when they are asked for."""
-
-    block = 16
-
-    def __init__(self, store: Store, field: str, column: Column) -> None:
-        self.column = column
-        self._store, self._field = store, field
-
-    def files(self, rows: np.ndarray) -> list[Path]:
-        return []
-
-    def read(self, rows: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        unique, inverse = np.unique(rows, return_inverse=True)
-        split = self._store.rows_in_tables
-        found = np.empty((len(unique), *self.column.shape), dtype=self.column.dtype)
-        in_table = int(np.searchsorted(unique, split))
-        if in_table:
-            found[:in_table] = numbers(self._store.frames.take(self._field, unique[:in_table]), self.column)
-        if in_table < len(unique):
-            logged = [numbers(array, self.column) for array in self._store.pending_arrays(FRAMES, self._field)]
-            found[in_table:] = np.concatenate(logged)[unique[in_table:] - split]
-        return np.take(found, inverse, axis=0, out=out, mode="raise" if out is None else "clip")

@@ -6,16 +6,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stable_worldmodel.data.formats.lance.schema import EPISODES, FRAMES, VIDEOS
 from stable_worldmodel.errors import ContractError, NotFoundError
 
-SUFFIX, SIDE_SUFFIX, VIDEO_SUFFIX = ".lance", "_episodes.lance", "_videos.lance"
+SUFFIX = ".lance"
+SUFFIXES = {FRAMES: SUFFIX, EPISODES: "_episodes.lance", VIDEOS: "_videos.lance"}
 
 
 @dataclass(frozen=True)
 class Location:
     """Where the tables of a dataset are: `<folder>/<stem>.lance` and beside it those with one row per episode.
 
-    `folder` is a path or a URL. Journal, lock and log lie beside `anchor` and are named after it.
+    `folder` is a path or a URL. Journal, lock and log lie beside `anchor` and are named after it: the table of frames,
+    or the folder when the dataset has it for itself.
     """
 
     folder: str
@@ -28,35 +31,33 @@ class Location:
         return cls(str(path.parent), path.name.removesuffix(SUFFIX), str(path))
 
     @classmethod
-    def of_directory(cls, path: Path) -> Location:
+    def of_directory(cls, path: Path, stem: str | None = None) -> Location:
         """A dataset that has the directory `path` for itself; its tables are named after it."""
-        return cls(str(path), path.name, str(path))
+        return cls(str(path), stem or path.name, str(path))
 
-    @property
-    def frames(self) -> str:
-        return f"{self.folder}/{self.stem}{SUFFIX}"
+    def uri(self, table: str) -> str:
+        return f"{self.folder}/{self.stem}{SUFFIXES[table]}"
 
-    @property
-    def episodes(self) -> str:
-        return f"{self.folder}/{self.stem}{SIDE_SUFFIX}"
-
-    @property
-    def videos(self) -> str:
-        return f"{self.folder}/{self.stem}{VIDEO_SUFFIX}"
+    def path(self, table: str) -> Path:
+        return Path(self.uri(table))
 
     @property
     def remote(self) -> bool:
         return "://" in self.folder
 
     @property
-    def log(self) -> Path:
-        return Path(f"{self.anchor}.pending")
+    def has_folder(self) -> bool:
+        """Whether the dataset has the folder for itself."""
+        return self.folder == self.anchor
 
-    @property
-    def partial(self) -> Path:
-        """A hidden directory on the same file system, for work in progress."""
-        anchor = Path(self.anchor)
-        return anchor.with_name(f".{anchor.name}.partial")
+    def moved(self, anchor: Path) -> Location:
+        """The same tables with another anchor."""
+        return self.of_directory(anchor, self.stem) if self.has_folder else self.of_table(anchor)
+
+    def others(self) -> list[str]:
+        """What else is in the folder that the dataset should have for itself."""
+        own = {self.path(table).name for table in SUFFIXES}
+        return sorted({entry.name for entry in Path(self.folder).iterdir()} - own) if self.has_folder else []
 
 
 def locate(path: str | os.PathLike[str], table_name: str | None = None) -> Location:
@@ -82,7 +83,7 @@ def _location(folder: str, stem: str, remote: bool) -> Location:
 
 def has_videos(table: Path) -> bool:
     """Whether a table of frames has its images in a table of videos beside it."""
-    return table.with_name(table.name.removesuffix(SUFFIX) + VIDEO_SUFFIX).is_dir()
+    return table.with_name(table.name.removesuffix(SUFFIX) + SUFFIXES[VIDEOS]).is_dir()
 
 
 def is_side_table(path: str) -> bool:
@@ -91,7 +92,7 @@ def is_side_table(path: str) -> bool:
 
 
 def _suffix_of(path: str) -> str:
-    for suffix in (SIDE_SUFFIX, VIDEO_SUFFIX):
+    for suffix in (SUFFIXES[EPISODES], SUFFIXES[VIDEOS]):
         if path.endswith(suffix) and Path(path.removesuffix(suffix) + SUFFIX).is_dir():
             return suffix
     return SUFFIX

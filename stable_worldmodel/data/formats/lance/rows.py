@@ -1,8 +1,9 @@
-"""Episodes as rows of the tables, and stored values back as arrays."""
+"""An episode as rows of the tables: encoding, and what its line in the journal says about them."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.columns import Column
-from stable_worldmodel.data.episode import Columns, check_schema
+from stable_worldmodel.data.episode import Columns
 from stable_worldmodel.data.formats.hdf5.columns import split_frames
 from stable_worldmodel.data.formats.lance import schema
-from stable_worldmodel.data.formats.lance.log import Rows
 from stable_worldmodel.data.formats.lance.schema import EPISODE, EPISODES, FRAMES, STEP, VIDEOS, Place, Places
+from stable_worldmodel.data.formats.lance.values import slices
 from stable_worldmodel.data.formats.shared.disk import seal
 from stable_worldmodel.data.formats.shared.images import JPEG_CHANNELS, encode_jpeg, encode_png
 from stable_worldmodel.data.formats.shared.mp4 import encode_video
 from stable_worldmodel.data.formats.shared.threads import in_threads
+from stable_worldmodel.data.journal import Record
 from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 LIST_OF_TEXTS = "\x1e"  # begins a text value that is a JSON list (RFC 7464)
 PACK = b"\x1eswm"  # begins a value that holds several images
 FRAMES_PER_BLOCK = 8  # that one thread encodes
+EPISODE_DATA = "_episode_data"  # the entry of the checksums for all of it
+
+Rows = dict[str, "pa.RecordBatch"]  # of one episode, by table
 
 
 @dataclass
@@ -40,65 +45,45 @@ class Encoder:
 
     def encode(self, episode: int, columns: Columns, data: Mapping[str, Any]) -> Rows:
         """Return the rows of an episode; `columns` and `data` must fit, see `fit`."""
-        length = len(next(iter(columns.values())))
-        rows = {FRAMES: self._frames(episode, columns, length)}
+        rows = {FRAMES: self._frames(episode, columns)}
         if EPISODES in self.schemas:
             rows[EPISODES] = self._side_row(episode, columns, data)
         if VIDEOS in self.schemas:
             rows[VIDEOS] = self._videos(episode, columns)
         return rows
 
-    def _frames(self, episode: int, columns: Columns, length: int) -> pa.RecordBatch:
+    def _frames(self, episode: int, columns: Columns) -> pa.RecordBatch:
         import pyarrow as pa
 
-        by_field = {
-            place.field: (name, place) for name, place in self.places.items() if place.form in schema.FORMS_IN_FRAMES
-        }
-        arrays = []
-        for field_ in self.schemas[FRAMES]:
-            if field_.name == EPISODE:
-                arrays.append(pa.array(np.full(length, episode), field_.type))
-            elif field_.name == STEP:
-                arrays.append(pa.array(np.arange(length), field_.type))
-            else:
-                name, place = by_field[field_.name]
-                arrays.append(self._in_frames(place, columns[name], field_.type))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schemas[FRAMES])
-
-    def _in_frames(self, place: Place, values: np.ndarray, type_: pa.DataType) -> pa.Array:
-        import pyarrow as pa
-
-        if place.form == "image":
-            return pa.array(encode_images(values, self.quality), type_)
-        if place.form == "strings":
-            return pa.array(values.tolist(), type_)
-        array = float_list(values) if place.column.shape or not place.foreign else pa.array(values)
-        return array if array.type == type_ else array.cast(type_)
+        length = len(next(iter(columns.values())))
+        arrays: dict[str, Any] = {EPISODE: np.full(length, episode), STEP: np.arange(length)}
+        for name, place in self.places.items():
+            if place.form == "image":
+                arrays[place.field] = encode_images(columns[name], self.quality)
+            elif place.form == "strings":
+                arrays[place.field] = columns[name].tolist()
+            elif place.form == "number" and place.foreign and not place.column.shape:
+                arrays[place.field] = columns[name]
+            elif place.form == "number" or place.copy:
+                arrays[place.copy or place.field] = float_list(columns[name])
+        fields = self.schemas[FRAMES]
+        made = [_array(arrays[field_.name], field_.type) for field_ in fields]
+        return pa.RecordBatch.from_arrays(made, schema=fields)
 
     def _side_row(self, episode: int, columns: Columns, data: Mapping[str, Any]) -> pa.RecordBatch:
         import pyarrow as pa
 
-        values: dict[str, Any] = {EPISODE: episode, **data}
+        values: dict[str, Any] = {EPISODE: episode}
+        values |= {key: value.reshape(-1) if isinstance(value, np.ndarray) else value for key, value in data.items()}
         for name, place in self.places.items():
             if place.form == "text":
                 values[place.field] = text_value(columns[name])
             elif place.form == "unique":
-                values[place.field] = self._unique(columns[name])
+                values[place.field] = pack_frames(columns[name], self.quality)
             elif place.form == "exact":
                 values[place.field] = columns[name].tobytes()
-            if place.exact:
-                values[place.exact] = columns[name].tobytes()
         side = self.schemas[EPISODES]
-        arrays = [
-            pa.array([value.reshape(-1) if isinstance(value, np.ndarray) else value], field_.type)
-            for field_, value in ((field_, values[field_.name]) for field_ in side)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=side)
-
-    def _unique(self, values: np.ndarray) -> bytes:
-        """Each image once, with the first row that shows it."""
-        frames, shown = split_frames(values, 0)
-        return pack_frames(encode_images(frames, self.quality), np.flatnonzero(np.diff(shown, prepend=-1)))
+        return pa.RecordBatch.from_arrays([pa.array([values[f.name]], f.type) for f in side], schema=side)
 
     def _videos(self, episode: int, columns: Columns) -> pa.RecordBatch:
         import pyarrow as pa
@@ -111,116 +96,63 @@ class Encoder:
                 videos[k] = encode_video(columns[keys[k][1]], **self.video)
 
         in_threads(work, len(keys), 1)
-        arrays = [
-            pa.array([episode] * len(keys), pa.int32()),
-            pa.array([key for key, _ in keys], pa.string()),
-            pa.array(videos, pa.large_binary()),
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schemas[VIDEOS])
+        arrays = ([episode] * len(keys), [key for key, _ in keys], videos)
+        fields = self.schemas[VIDEOS]
+        made = [pa.array(array, field_.type) for array, field_ in zip(arrays, fields, strict=True)]
+        return pa.RecordBatch.from_arrays(made, schema=fields)
 
 
-def encode_images(frames: np.ndarray, quality: int) -> list[bytes]:
-    """Encode frames (n, H, W, C) on several threads: sealed JPEG, or PNG where there is an alpha channel."""
-    encoded = [b""] * len(frames)
+def _array(values: Any, type_: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    return array if array.type == type_ else array.cast(type_)
+
+
+def encode_images(images: np.ndarray, quality: int) -> list[bytes]:
+    """Encode (n, H, W, C) on several threads: sealed JPEG, or PNG where there is an alpha channel.
+
+    An image that equals the one before it is not encoded again.
+    """
+    encoded = [b""] * len(images)
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
-            jpeg = frames.shape[-1] in JPEG_CHANNELS
-            encoded[i] = seal(encode_jpeg(frames[i], quality) if jpeg else encode_png(frames[i]))
+            if i and np.array_equal(images[i], images[i - 1]):
+                continue
+            jpeg = images.shape[-1] in JPEG_CHANNELS
+            encoded[i] = seal(encode_jpeg(images[i], quality) if jpeg else encode_png(images[i]))
 
-    in_threads(work, len(frames), FRAMES_PER_BLOCK)
+    in_threads(work, len(images), FRAMES_PER_BLOCK)
+    for i in range(1, len(encoded)):
+        encoded[i] = encoded[i] or encoded[i - 1]
     return encoded
 
 
-def pack_frames(encoded: Sequence[bytes], rows: np.ndarray) -> bytes:
-    """Join images that begin to be shown at `rows` (n,), the first of which is 0. One image stays as it is."""
+def pack_frames(images: np.ndarray, quality: int) -> bytes:
+    """Join the images of an episode (n, H, W, C), each with the first row that shows it. A single one is left bare."""
+    frames, shown = split_frames(images, 0)
+    encoded = encode_images(frames, quality)
     if len(encoded) == 1:
         return encoded[0]
+    rows = np.flatnonzero(np.diff(shown, prepend=-1))
     table = np.stack([rows, [len(image) for image in encoded]], axis=1).astype("<u4")
     return PACK + len(encoded).to_bytes(4, "little") + table.tobytes() + b"".join(encoded)
 
 
 def unpack_frame(packed: Any, row: int) -> memoryview:
-    """Return the image that is shown at a row of an episode. ValueError when `packed` is damaged."""
+    """Return the image that is shown at a row of an episode. ContractError when `packed` is damaged."""
     view = memoryview(packed)
     if view[: len(PACK)] != PACK:
         return view
     count = int.from_bytes(view[4:8], "little")
-    rows, sizes = np.frombuffer(view, "<u4", 2 * count, 8).reshape(count, 2).astype(np.int64).T
+    first = 8 + 8 * count
+    rows, sizes = np.frombuffer(view[8:first], "<u4").reshape(-1, 2).astype(np.int64).T
     i = int(np.searchsorted(rows, row, side="right")) - 1
-    start = 8 + 8 * count + int(sizes[:i].sum())
-    if i < 0 or 8 + 8 * count + int(sizes.sum()) != len(view):
-        raise ValueError(f"the images of an episode do not fit into {len(view)} bytes")
+    if i < 0 or len(rows) != count or first + int(sizes.sum()) != len(view):
+        raise ContractError(f"the images of an episode do not fit into {len(view)} bytes")
+    start = first + int(sizes[:i].sum())
     return view[start : start + int(sizes[i])]
-
-
-def as_stored(columns: Columns) -> Columns:
-    """Return `columns` with images named `pixels...` that have their channels first turned to (rows, H, W, C)."""
-    turned = {}
-    for name, values in columns.items():
-        pictures = values.dtype == np.uint8 and values.ndim == 4 and name.partition(".")[0].startswith("pixels")
-        if pictures and values.shape[1] in (1, 3, 4) and values.shape[-1] not in (1, 3, 4):
-            values = np.moveaxis(values, 1, -1)
-        turned[name] = values
-    return turned
-
-
-def fit(columns: Columns, places: Places, dropped: set[str]) -> Columns:
-    """Return the columns in the form in which the dataset has them; ContractError naming all that do not fit.
-
-    Columns of other tools are vectors of float32 under names without dots, and take any numbers of the same size. What
-    they have no place for, text and `step_idx`, is added to `dropped`.
-    """
-    if any(place.foreign for place in places.values()):
-        columns = {name if name in places else schema.field_name(name): values for name, values in columns.items()}
-        if STEP in columns and np.array_equal(columns[STEP], np.arange(len(columns[STEP]))):
-            del columns[STEP]  # the table numbers its rows itself
-        no_place = {
-            name
-            for name, values in columns.items()
-            if name not in places and (name == STEP or values.dtype.kind in "OSU")
-        }
-        dropped |= no_place
-        columns = {
-            name: _loosened(values, places.get(name)) for name, values in columns.items() if name not in no_place
-        }
-    return check_schema(columns, {name: place.column for name, place in places.items()})
-
-
-def _loosened(values: np.ndarray, place: Place | None) -> np.ndarray:
-    if place is None or not place.foreign:
-        return values
-    shape = (len(values), *place.column.shape)
-    if place.form == "number" and values.dtype.kind in "biuf" and values.size == np.prod(shape):
-        return values.reshape(shape).astype(place.column.dtype)
-    if place.column.kind == "image" and values.shape == (*shape[:-1], 1):
-        return np.broadcast_to(values, shape)
-    return values
-
-
-def fit_data(data: Mapping[str, Any] | None, side: pa.Schema | None, names: Sequence[str]) -> dict[str, Any]:
-    """Return the per-episode values; ContractError when keys, kinds or shapes are not those of the dataset."""
-    values = {key: schema.data_value(key, value) for key, value in (data or {}).items()}
-    faults = [f"{key}: missing" for key in set(names) - values.keys()]
-    faults += [f"{key}: not in the dataset" for key in values.keys() - set(names)]
-    for key in sorted(values.keys() & set(names)):
-        expected, found = side.field(key), schema.data_field(key, values[key])  # type: ignore[union-attr]
-        if expected.type != found.type and isinstance(values[key], int) and str(expected.type) == "double":
-            values[key] = float(values[key])
-        elif expected.type != found.type or _shape(expected) not in (None, _shape(found)):
-            faults.append(f"{key}: expected {_words(expected)}, found {_words(found)}")
-    if faults:
-        raise ContractError("the per-episode data does not match the dataset:\n  " + "\n  ".join(sorted(faults)))
-    return values
-
-
-def _shape(field: pa.Field) -> bytes | None:
-    return (field.metadata or {}).get(b"swm.shape")
-
-
-def _words(field: pa.Field) -> str:
-    shape = _shape(field)
-    return f"an array of shape {shape.decode()}" if shape else str(field.type)
 
 
 def float_list(values: np.ndarray) -> pa.Array:
@@ -255,3 +187,62 @@ def texts_of(value: str, rows: int) -> list[str]:
     if len(texts) != rows:
         raise ContractError(f"{len(texts)} texts are stored for {rows} rows")
     return texts
+
+
+# -- checksums ---------------------------------------------------------------------------------------------------------
+
+
+def make_record(i: int, rows: Rows, places: Places, data_names: Sequence[str]) -> Record:
+    """Describe episode `i` for the journal, by what is stored of it."""
+    seed = places.get("seed")
+    return {
+        "kind": "episode",
+        "i": i,
+        "len": rows[FRAMES].num_rows,
+        "seed": int(stored_numbers(seed, rows).flat[0]) if seed and seed.column.dtype.kind in "iu" else None,
+        "bytes": sum(batch.nbytes for batch in rows.values()),
+        "crc32": checksums(places, data_names, rows),
+    }
+
+
+def stored_numbers(place: Place, rows: Rows) -> np.ndarray:
+    """Return a column of numbers of one episode, (rows, *shape)."""
+    array = rows[place.table].column(place.field)
+    if place.form == "exact":
+        return np.frombuffer(array[0].as_py(), place.column.dtype).reshape(-1, *place.column.shape)
+    return numbers(array, place.column)
+
+
+def checksums(places: Places, data_names: Sequence[str], rows: Rows) -> dict[str, int]:
+    """Return the CRC-32 of an episode's stored values by column, and of its per-episode data in one more entry."""
+    found = {name: crc_of(value_bytes(_array_of(place, rows))) for name, place in sorted(places.items())}
+    if data_names:
+        arrays = [rows[EPISODES].column(name) for name in sorted(data_names)]
+        found[EPISODE_DATA] = crc_of([piece for array in arrays for piece in value_bytes(array)])
+    return found
+
+
+def _array_of(place: Place, rows: Rows) -> pa.Array:
+    if place.form != "video":
+        return rows[place.table].column(place.field)
+    row = rows[VIDEOS].column(schema.VIDEO_KEY).to_pylist().index(place.field)
+    return rows[VIDEOS].column(schema.VIDEO_BYTES).slice(row, 1)
+
+
+def crc_of(pieces: Sequence[Any]) -> int:
+    """Return the CRC-32 of pieces one after another."""
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return crc
+
+
+def value_bytes(array: pa.Array) -> list[Any]:
+    """Return what a checksum is made of: bytes value by value, lists of numbers all in one, others in words."""
+    import pyarrow.types as t
+
+    if t.is_binary(array.type) or t.is_large_binary(array.type):
+        return slices(array)
+    if t.is_fixed_size_list(array.type):
+        return [np.ascontiguousarray(array.flatten().to_numpy(zero_copy_only=False))]
+    return [repr(value).encode() for value in array.to_pylist()]

@@ -1,25 +1,27 @@
-"""Lance tables: opening a version, appending, cutting, compacting. Everything that calls pylance is here.
+"""Lance tables: opening, reading, appending, cutting, compacting. Everything that calls pylance is here.
 
-pylance keeps threads of its own, so it must not be used in a process that was forked after it was imported. It is
-imported when a table is opened, never with this package.
+pylance has threads of its own that a forked process lacks: there it hangs. It is imported when the first table is
+opened, never with this package, and refused in processes that were forked after that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stable_worldmodel.data.formats.lance.schema import BLOB
+from stable_worldmodel.data.formats.shared.disk import sync
 from stable_worldmodel.errors import ContractError, require
 
 if TYPE_CHECKING:
@@ -29,20 +31,26 @@ logger = logging.getLogger(__name__)
 
 STORAGE_VERSION = "2.1"  # read by every release since early 2025; 2.2 stores constant images where rows have no place
 BATCH_ROWS, BATCH_BYTES = 128, 8 << 20  # larger batches of wide rows made readers hang
-SMALL_BYTES = 32 << 20  # fragments below this size are worth compacting
-MANY_SMALL = 16  # so many of them in a row are compacted
+SMALL_BYTES, MANY_SMALL = 32 << 20, 16  # so many fragments below this size are joined
+MANIFEST_END = b"LANC"
+KEPT = timedelta(hours=1)  # for readers that have a version open
 
 _forked_with_lance = False
 
 
 def library() -> Any:
-    """Import pylance; RuntimeError in a process forked after it was imported, where it would crash."""
+    """Import pylance. RuntimeError in a process that was forked after it had been imported, where it would hang."""
     if _forked_with_lance:
         raise RuntimeError(
             "this process was forked after pylance had been imported, and cannot use it. Give the DataLoader "
             "multiprocessing_context='spawn', or load with threads (stable_worldmodel.data.Loader)"
         )
-    # What is said there does not concern our children, which read without it.
+    return _imported()
+
+
+@lru_cache(maxsize=1)
+def _imported() -> Any:
+    # It warns at every fork from now on, of what is prevented here.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     return require("lance", "data")
 
@@ -57,47 +65,61 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turn what pylance raises on a missing or damaged file into a ContractError that names the table."""
+def explained(uri: str, kind: type[Exception] = ContractError) -> Iterator[None]:
+    """Turn what pylance raises on a file that is missing, damaged or cannot be written into an error with its table."""
     try:
         yield
+    except ContractError:
+        raise
     except (OSError, ValueError, RuntimeError, ArithmeticError) as error:
-        if isinstance(error, ContractError) or _forked_with_lance:
+        if _forked_with_lance:
             raise
-        raise ContractError(f"{uri}: {_first_line(error)}") from error
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        raise kind(f"{uri}: {_first_line(error)}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust code; not an Exception
             raise
-        raise ContractError(f"{uri} is damaged: {_first_line(error)}") from error
+        raise kind(f"{uri} is damaged: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].partition(", /")[0]
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """One data file of a table."""
+class DataFile(NamedTuple):
+    """The file that holds one column of a fragment, and the number of the column in it."""
 
     path: str
     fragment: int
     rows: int
-    columns: Mapping[str, int]  # top-level field -> number of its column in the file
+    column: int
 
 
 class Table:
-    """One version of a table, for reading. Pickles as its place and version, and is opened again where it is used."""
+    """One version of a table, and behind its rows those of `logged`, which are not in it yet.
+
+    Pickles as its place and version, and is opened again where it is used.
+    """
 
     def __init__(self, uri: str, version: int | None = None, options: Mapping[str, str] | None = None) -> None:
-        self.uri = uri
-        self.options = dict(options or {})
+        self.uri, self.version, self.options = uri, version, dict(options or {})
+        self.logged: pa.Table | None = None
         self._handle: tuple[int, Any] | None = None
-        self.version = version
         with explained(uri):
-            dataset = self.dataset
-            self.version = int(dataset.version)
-            self.schema: pa.Schema = dataset.schema
-            self.rows = int(dataset.count_rows())
+            self.version = int(self.dataset.version)
+            self.schema: pa.Schema = self.dataset.schema
+            self.stored = int(self.dataset.count_rows())  # rows without the logged ones
+            if "://" not in uri:
+                self._touch()
+        self.blobs = {field.name for field in self.schema if _is_blob(field)}
+
+    def _touch(self) -> None:
+        """Read a row of every file. What is wrong with one must come up here and not in a scan, where a message that
+        quotes a zero byte ends the process.
+        """
+        ends = np.cumsum([fragment.count_rows() for fragment in self.dataset.get_fragments()], dtype=np.int64)
+        self.dataset.take(np.unique(ends[ends > 0]) - 1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
@@ -113,121 +135,117 @@ class Table:
     @property
     def id(self) -> str | None:
         """The identity of the dataset that the table belongs to; None in foreign tables."""
-        return (self.schema.metadata or {}).get(b"swm.dataset_id", b"").decode() or None
+        return self.metadata("dataset_id")
 
-    def read(self, names: Sequence[str], offset: int = 0, limit: int | None = None) -> pa.Table:
-        """Return some columns of rows [offset, offset + limit)."""
+    def metadata(self, key: str) -> str | None:
+        """Return what the schema says under `swm.<key>`."""
+        value = (self.schema.metadata or {}).get(f"swm.{key}".encode())
+        return None if value is None else value.decode()
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Return whole columns, none of them of blobs."""
         with explained(self.uri):
-            return self.dataset.to_table(columns=list(names), offset=offset or None, limit=limit)
+            stored = self.dataset.to_table(columns=list(names))
+        return _joined(names, [stored] if self.logged is None else [stored, self.logged])
 
-    def batches(self, name: str, row_bytes: int) -> Iterator[pa.Array]:
-        """Yield a whole column in pieces of a few MiB."""
-        rows = max(1, min(8192, BATCH_BYTES // max(row_bytes, 1)))
+    def take(self, names: Sequence[str], rows: np.ndarray) -> pa.Table:
+        """Return rows in any order, values of blobs included."""
+        late = rows >= self.stored
+        if self.logged is None or not late.any():
+            return _joined(names, [self._take_stored(names, rows)])
+        parts = [self.logged.take(rows[late] - self.stored)]
+        if not late.all():  # what is in memory can be had in a forked process too
+            parts.insert(0, self._take_stored(names, rows[~late]))
+        order = np.argsort(late, kind="stable")
+        return _joined(names, parts).take(np.argsort(order, kind="stable"))
+
+    def _take_stored(self, names: Sequence[str], rows: np.ndarray) -> pa.Table:
+        import pyarrow as pa
+
         with explained(self.uri):
-            for batch in self.dataset.to_batches(columns=[name], batch_size=rows):
-                yield batch.column(0)
+            plain = [name for name in names if name not in self.blobs]
+            found = self.dataset.take(rows, columns=plain).columns if plain else []
+            columns = dict(zip(plain, found, strict=True))
+            for name in self.blobs.intersection(names):
+                values = self.dataset.read_blobs(name, indices=rows.tolist(), preserve_order=True) if len(rows) else []
+                columns[name] = pa.array([value for _, value in values], pa.large_binary())
+        return pa.table({name: columns[name] for name in names})
 
-    def take(self, name: str, rows: np.ndarray) -> pa.Array:
-        """Return ascending, distinct rows of one column."""
+    def files(self, name: str) -> list[DataFile]:
+        """The files of a column of a local table, in the order of their rows; none if some fragment lacks it."""
         with explained(self.uri):
-            try:
-                taken = self.dataset.take(rows, columns=[name])
-            except (OSError, ValueError):
-                if not self._follow():
-                    raise
-                taken = self.dataset.take(rows, columns=[name])
-        return taken.column(0).combine_chunks()
-
-    def _follow(self) -> bool:
-        """Move on to the newest version if a writer has compacted this one away; rows never change places."""
-        newest = library().dataset(self.uri, storage_options=self.options or None)
-        grown = newest.version != self.version and newest.count_rows() >= self.rows
-        same = (newest.schema.metadata or {}).get(b"swm.dataset_id") == (self.schema.metadata or {}).get(
-            b"swm.dataset_id"
-        )
-        if grown and same:
-            self.version, self._handle = int(newest.version), (os.getpid(), newest)
-        return grown and same
-
-    def blobs(self, name: str, rows: Sequence[int]) -> list[bytes]:
-        """Return whole values of a blob column, in the order of `rows`."""
-        with explained(self.uri):
-            found = self.dataset.read_blobs(name, indices=[int(row) for row in rows], preserve_order=True)
-        return [value for _, value in found]
-
-    def descriptions(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Return address, position and size of the values of a blob column; None if some lie beside the data files."""
-        with explained(self.uri):
-            table = self.dataset.to_table(columns=[name], with_row_address=True).combine_chunks()
-        found = table[name].combine_chunks()
-        kinds = found.field("kind").to_numpy() if found.type.get_field_index("kind") >= 0 else np.zeros(1)
-        if kinds.any():
-            return None
-        starts, sizes = (found.field(part).to_numpy().astype(np.int64) for part in ("position", "size"))
-        return table["_rowaddr"].to_numpy(), starts, sizes
-
-    def files(self) -> list[DataFile]:
-        """The data files in the order of their rows, for tables on a local disk."""
-        with explained(self.uri):
-            fields = {field.id(): field.name() for field in self.dataset.lance_schema.fields()}
-            return [
-                DataFile(
-                    os.path.join(self.uri, "data", file.path),  # noqa: PTH118  URIs are no Paths
-                    fragment.fragment_id,
-                    fragment.metadata.physical_rows,
-                    {
-                        fields[field]: column
-                        for field, column in zip(file.fields, file.column_indices, strict=True)
-                        if field in fields
-                    },
-                )
-                for fragment in self.dataset.get_fragments()
+            fragments = self.dataset.get_fragments()
+            wanted = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}[name]
+            found = [
+                DataFile(str(Path(self.uri, "data", file.path)), fragment.fragment_id, rows, columns[wanted])
+                for fragment in fragments
+                for rows in [fragment.metadata.physical_rows]
                 for file in fragment.data_files()
+                if wanted in (columns := dict(zip(file.fields, file.column_indices, strict=True)))
             ]
+        return found if len(found) == len(fragments) else []
 
-    def addresses(self) -> np.ndarray | None:
-        """Return fragment << 32 | position of every row, uint64; None when rows lie back to back, none deleted."""
+    def addresses(self, name: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
+        """Return fragment << 32 | position of every row, uint64; for a column of blobs also where these lie.
+
+        That is: whether beside the data files, and first byte and size.
+        """
+        blob = name in self.blobs
         with explained(self.uri):
-            if not any(fragment.num_deletions for fragment in self.dataset.get_fragments()):
-                return None
-            return self.dataset.to_table(columns=[], with_row_address=True)["_rowaddr"].to_numpy()
+            found = self.dataset.to_table(columns=[name] * blob, with_row_address=True).combine_chunks()
+        address = found["_rowaddr"].to_numpy()
+        if not blob:
+            return address, None
+        about = found[name].combine_chunks()
+        starts, sizes = (about.field(part).to_numpy().astype(np.int64) for part in ("position", "size"))
+        beside = about.type.get_field_index("kind") >= 0 and about.field("kind").to_numpy() > 0
+        return address, (np.broadcast_to(beside, starts.shape), starts, sizes)
 
 
-def exists(path: Path) -> bool:
-    """Whether a version of a local table has been committed."""
-    return bool(versions(path))
+def _is_blob(field: pa.Field) -> bool:
+    return (field.metadata or {}).get(b"lance-encoding:blob") == b"true" or "lance.blob" in str(field.type)
+
+
+def _joined(names: Sequence[str], parts: Sequence[pa.Table]) -> pa.Table:
+    """Return some columns of all parts, each in one piece if one can hold it."""
+    import pyarrow as pa
+
+    bare = [pa.table({name: part[name] for name in names}) for part in parts]  # their metadata may differ
+    return pa.concat_tables(bare).combine_chunks()
 
 
 def versions(path: Path) -> list[str]:
-    """The manifests of a local table, by name."""
+    """The manifests of a local table, by name; none when nothing has been committed."""
     folder = path / "_versions"
     return sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".manifest") if folder.is_dir() else []
 
 
-def of_dataset(path: str, dataset_id: str | None, options: Mapping[str, str] | None = None) -> Table | None:
+def of_dataset(uri: str, dataset_id: str | None, options: Mapping[str, str] | None = None) -> Table | None:
     """Open the newest version of a side table that belongs to the dataset; None when there is none.
 
-    A killed replacement may leave a newer version, of the dataset that was to come.
+    While a dataset is replaced, there may be a newer version, of the one that is to come.
     """
-    newest = Table(path, options=options)
+    newest = Table(uri, options=options)
     if newest.id == dataset_id:
         return newest
-    with explained(path):
+    with explained(uri):
         earlier = sorted((int(entry["version"]) for entry in newest.dataset.versions()), reverse=True)
-    tables = (Table(path, version, options) for version in earlier if version != newest.version)
-    return next((table for table in tables if table.id == dataset_id), None)
+    found = (Table(uri, version, options) for version in earlier if version != newest.version)
+    return next((table for table in found if table.id == dataset_id), None)
 
 
 # -- writing; the caller holds the lock ------------------------------------------------------------------------------
 
 
-def write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def append(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Append batches as one version, creating the table if need be."""
     import pyarrow as pa
 
-    reader = pa.RecordBatchReader.from_batches(schema, _cut(batches))
-    mode = "append" if exists(path) else "create"
-    library().write_dataset(reader, str(path), mode=mode, data_storage_version=STORAGE_VERSION)
+    operations = library().LanceOperation
+    with explained(str(path), OSError):
+        dataset = library().dataset(str(path)) if versions(path) else None
+        fragments = _write(path, dataset, pa.RecordBatchReader.from_batches(schema, _cut(batches)))
+        _commit(path, dataset, operations.Append(fragments) if dataset else operations.Overwrite(schema, fragments))
 
 
 def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -237,105 +255,130 @@ def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, rows)
 
 
+def _write(path: Path, dataset: Any, rows: pa.RecordBatchReader) -> list[Any]:
+    """Write data files, wait until they have reached the disk, and return them as fragments.
+
+    OSError when they are not whole: pylance does not notice when the disk refuses the end of a small file.
+    """
+    mode = "append" if dataset else "create"
+    target = dataset or str(path)
+    fragments = library().fragment.write_fragments(rows, target, mode=mode, data_storage_version=STORAGE_VERSION)
+    written = {path / "data" / file.path: file.file_size_bytes for fragment in fragments for file in fragment.files}
+    for file, size in written.items():
+        if size is not None and file.stat().st_size != size:
+            raise OSError(errno.ENOSPC, f"{file.stat().st_size} of {size} bytes could be written", str(file))
+    sync([*written, path / "data", path])
+    return fragments
+
+
+def _commit(path: Path, dataset: Any, operation: Any) -> None:
+    """Make a new version on top of the open one, and wait until it has reached the disk."""
+    version = dataset.version if dataset else None
+    library().LanceDataset.commit(dataset or str(path), operation, read_version=version)
+    _sync_newest(path)
+
+
+def _sync_newest(path: Path) -> None:
+    newest = max((path / "_versions").glob("*.manifest"), key=lambda entry: entry.stat().st_mtime_ns)
+    if newest.read_bytes()[-4:] != MANIFEST_END:
+        newest.unlink()
+        raise OSError(errno.ENOSPC, "the whole file could not be written", str(newest))
+    sync([newest, newest.parent])
+
+
 def drop_torn_versions(path: Path) -> None:
     """Remove manifests that a power loss cut off, newest first, as long as there is an earlier one."""
     for name in versions(path)[:-1]:
         manifest = path / "_versions" / name
         counts_down = len(name) == len("18446744073709551614.manifest")  # older tools count up
-        if not counts_down or manifest.read_bytes()[-4:] == b"LANC":
+        if not counts_down or manifest.read_bytes()[-4:] == MANIFEST_END:
             return
         logger.warning("%s: version %s never reached the disk and is removed", path, name)
         manifest.unlink()
 
 
-def keep_episodes(path: Path, episodes: int, column: str = "episode_idx") -> None:
+def keep_episodes(path: Path, episodes: int, column: str) -> None:
     """Drop the rows of all but the first `episodes` episodes."""
     with explained(str(path)):
         dataset = library().dataset(str(path))
         if dataset.count_rows(f"{column} >= {episodes}"):
             dataset.delete(f"{column} >= {episodes}")
+            _sync_newest(path)
+
+
+def readable(path: Path, column: str) -> np.ndarray:
+    """Return a column of integers up to the first fragment of which it cannot be read."""
+    values = [np.zeros(0, dtype=np.int64)]
+    with explained(str(path)):
+        fragments = library().dataset(str(path)).get_fragments()
+    with contextlib.suppress(ContractError):
+        for fragment in fragments:
+            with explained(str(path)):
+                fragment.take([0])  # see Table
+                values.append(fragment.to_table(columns=[column])[column].to_numpy())
+    return np.concatenate(values)
+
+
+def keep_readable(path: Path, rows: int) -> None:
+    """Drop the fragments after the first ones, which have `rows` rows."""
+    with explained(str(path)):
+        dataset = library().dataset(str(path))
+        fragments = dataset.get_fragments()
+        ends = np.cumsum([fragment.count_rows() for fragment in fragments])
+        late = [fragment.fragment_id for fragment, end in zip(fragments, ends, strict=True) if end > rows]
+        if late:
+            _commit(path, dataset, library().LanceOperation.Delete([], late, f"rows >= {rows}"))
+
+
+def restore(table: Table) -> None:
+    """Make the version that is open the newest: a later one is of a dataset that was to replace this one."""
+    with explained(table.uri):
+        if library().dataset(table.uri).version != table.version:
+            table.dataset.restore()
+            _sync_newest(Path(table.uri))
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Add entries to the metadata of the schema."""
-    library().dataset(str(path)).update_schema_metadata(dict(metadata))
+    with explained(str(path), OSError):
+        library().dataset(str(path)).update_schema_metadata(dict(metadata))
 
 
 def replace(target: Path, source: Path) -> None:
     """Make the content of `source` the newest version of `target`, in one commit. `source` is used up."""
-    lance = library()
-    new = lance.dataset(str(source))
-    fragments = [fragment.metadata for fragment in new.get_fragments()]
-    for entry in (source / "data").iterdir():  # their names are unique
-        entry.rename(target / "data" / entry.name)
-    lance.LanceDataset.commit(str(target), lance.LanceOperation.Overwrite(new.schema, fragments))
+    with explained(str(target), OSError):
+        new = library().dataset(str(source))
+        fragments = [fragment.metadata for fragment in new.get_fragments()]
+        for entry in [*source.glob("data/*"), *source.glob("_deletions/*")]:  # their names are unique
+            (target / entry.parent.name).mkdir(exist_ok=True)
+            entry.rename(target / entry.parent.name / entry.name)
+        _commit(target, None, library().LanceOperation.Overwrite(new.schema, fragments))
 
 
-def compact(path: Path, blobs: str | None = None) -> None:
-    """Join the small fragments at the end of the table into one if they are many. `blobs`: the blob column.
+def tidy(path: Path, join: bool) -> None:
+    """Remove old versions and what killed writers left. `join`: small fragments at the end first, if they are many.
 
-    Only the end: Lance puts rewritten fragments last, and rows must not change places.
+    Only there: Lance puts rewritten fragments last, and rows must not change places.
     """
-    lance = library()
-    dataset = lance.dataset(str(path))
-    small: list[Any] = []
-    for fragment in reversed(dataset.get_fragments()):
-        if fragment.num_deletions or sum(file.file_size_bytes or 0 for file in fragment.data_files()) >= SMALL_BYTES:
-            break
-        small.insert(0, fragment)
-    if len(small) < MANY_SMALL:
-        return
-    rows = _with_blobs(dataset, small, blobs) if blobs else dataset.scanner(fragments=small, batch_size=BATCH_ROWS)
-    written = lance.fragment.write_fragments(
-        rows if blobs else rows.to_reader(), dataset, mode="append", data_storage_version=STORAGE_VERSION
-    )
-    group = lance.LanceOperation.RewriteGroup([fragment.metadata for fragment in small], written)
-    operation = lance.LanceOperation.Rewrite(groups=[group], rewritten_indices=[])
-    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    operations = library().LanceOperation
+    with explained(str(path), OSError):
+        dataset = library().dataset(str(path))
+        small = [*itertools.takewhile(_is_small, reversed(dataset.get_fragments()))][::-1]
+        if join and len(small) >= MANY_SMALL:
+            written = _write(path, dataset, dataset.scanner(fragments=small, batch_size=BATCH_ROWS).to_reader())
+            group = operations.RewriteGroup([fragment.metadata for fragment in small], written)
+            _commit(path, dataset, operations.Rewrite(groups=[group], rewritten_indices=[]))
+    clean(path, KEPT)
 
 
-def _with_blobs(dataset: Any, fragments: Sequence[Any], blobs: str) -> pa.RecordBatchReader:
-    """The rows of the last fragments of a table; a scan would give where its blobs lie instead of what they hold."""
-    import pyarrow as pa
-
-    names = [name for name in dataset.schema.names if name != blobs]
-    fields = [dataset.schema.field(name) for name in names]
-    schema = pa.schema([*fields, pa.field(blobs, pa.large_binary(), metadata=BLOB)], dataset.schema.metadata)
-    total = dataset.count_rows()
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for first in range(total - sum(fragment.count_rows() for fragment in fragments), total, 16):
-            rows = list(range(first, min(first + 16, total)))
-            values = dataset.read_blobs(blobs, indices=rows, preserve_order=True)
-            (plain,) = dataset.take(rows, columns=names).combine_chunks().to_batches()
-            yield pa.RecordBatch.from_arrays(
-                [*plain.columns, pa.array([value for _, value in values], pa.large_binary())], schema=schema
-            )
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def _is_small(fragment: Any) -> bool:
+    size = sum(file.file_size_bytes or 0 for file in fragment.data_files())
+    return size < SMALL_BYTES and not fragment.num_deletions
 
 
-def clean(path: Path) -> None:
-    """Remove everything that the newest version does not need: old versions, what a killed writer left."""
-    dataset = library().dataset(str(path))
-    dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False)
-
-
-def sync(path: Path, since: float) -> None:
-    """Wait until the files of a table that changed after `since` (seconds) have reached the disk."""
-    for folder in (path / "data", path / "_versions", path / "_transactions"):
-        if not folder.is_dir():
-            continue
-        for entry in os.scandir(folder):
-            if entry.is_file() and entry.stat().st_mtime >= since:
-                sync_path(Path(entry.path))
-        sync_path(folder)
-
-
-def sync_path(path: Path) -> None:
-    """Wait until a file or directory has reached the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def clean(path: Path, older_than: timedelta) -> None:
+    """Remove what no version younger than this needs."""
+    with explained(str(path), OSError):
+        library().dataset(str(path)).cleanup_old_versions(
+            older_than=older_than, delete_unverified=True, error_if_tagged_old_versions=False
+        )

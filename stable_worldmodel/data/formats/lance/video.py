@@ -1,4 +1,4 @@
-"""The `lance.video` format: Lance tables whose images are one short-GOP MP4 per episode and column."""
+"""The `lance_video` format: Lance tables whose images are one short-GOP MP4 per episode and column."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stable_worldmodel.data.formats.lance.format import LanceDataset, LanceFormat
-from stable_worldmodel.data.formats.lance.layout import TableLayout
+from stable_worldmodel.data.formats.lance.layout import INDEXES_KEPT, TableLayout
 from stable_worldmodel.data.formats.lance.location import SUFFIX, Location, datasets_in, has_videos, locate
+from stable_worldmodel.data.formats.lance.schema import FRAMES
 from stable_worldmodel.data.formats.lance.store import Store
 from stable_worldmodel.data.formats.lance.writer import LanceWriter
 from stable_worldmodel.data.registry import PathLike
 from stable_worldmodel.errors import ContractError, MissingKeyError
 
 FPS = 10  # as in the public package; nominal, readers go by frame number
-INDEXES_KEPT = 4096  # packet tables of videos, a few KiB each
 
 
 class LanceVideoFormat(LanceFormat):
@@ -43,7 +43,7 @@ class LanceVideoFormat(LanceFormat):
         target = Path(path).expanduser().resolve()
         if target.name.endswith(SUFFIX) or datasets_in(target):
             location = locate(target)
-            if not has_videos(Path(location.frames)):
+            if not has_videos(location.path(FRAMES)):
                 raise ContractError(f"{path}: a dataset without videos; open its writer with format='lance'")
         elif target.is_dir() and any(target.iterdir()):
             raise ContractError(f"{target} exists and is no dataset of format 'lance_video'; choose another path")
@@ -78,7 +78,7 @@ class LanceVideoDataset(LanceDataset):
         self._indexes_kept = max(1, decoder_cache_size)
         super().__init__(path, table_name, **kwargs)
 
-    def _columns_of(self, store: Store, step_column: str) -> TableLayout:
+    def _layout_of(self, store: Store, step_column: str) -> TableLayout:
         videos = {name for name, place in store.places.items() if place.form == "video"}
         chosen = videos if self._video_keys is None else {*self._video_keys}
         if not chosen <= videos:

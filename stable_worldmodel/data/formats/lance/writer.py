@@ -1,62 +1,72 @@
 """Writes episodes into Lance tables that are a valid dataset at every instant.
 
-The unit of commit is the episode. The first one makes the tables, built in a hidden sibling directory and renamed into
-place. The following ones are appended to a log beside the dataset, which readers know, and are moved into the tables
-many at a time, see `lance.append`. Public tools see an episode once it has been moved; all are when the writer is
-closed.
+A version of a table per episode would cost more than encoding the episode does. Episodes are first appended to the log
+beside the dataset, which is what commits them and which readers know, and folded into the tables many at a time: rows
+of the side tables first, those of the frames last. Public tools see an episode once it has been folded; all are when
+the writer is closed.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stable_worldmodel.data.cache import ensure_dir_exists
 from stable_worldmodel.data.columns import EPISODE_DATA_KEY
-from stable_worldmodel.data.episode import prepare_episode
+from stable_worldmodel.data.episode import Columns, prepare_episode
+from stable_worldmodel.data.formats.directory.row_log import RowLog, log_content, log_path, logged_episodes
 from stable_worldmodel.data.formats.hdf5.columns import UNIQUE_COLUMNS, check_patterns
-from stable_worldmodel.data.formats.lance import append, tables
-from stable_worldmodel.data.formats.lance.append import Appender, make_record, table_path
+from stable_worldmodel.data.formats.lance import tables
+from stable_worldmodel.data.formats.lance.fitting import as_stored, fit, fit_data
 from stable_worldmodel.data.formats.lance.location import Location
-from stable_worldmodel.data.formats.lance.rows import Encoder, as_stored, fit, fit_data
-from stable_worldmodel.data.formats.lance.schema import EPISODES, Places, plan, schemas_of
-from stable_worldmodel.data.formats.lance.store import checksums
-from stable_worldmodel.data.journal import Journal, check_metadata, journal_path, make_header
-from stable_worldmodel.data.lock import WriterLock
-from stable_worldmodel.data.registry import validate_write_mode
+from stable_worldmodel.data.formats.lance.rows import Encoder, Rows, make_record
+from stable_worldmodel.data.formats.lance.schema import (
+    EPISODE,
+    EPISODES,
+    FRAMES,
+    STEP,
+    TABLES,
+    VIDEOS,
+    data_value,
+    identity,
+    plan,
+    schemas_of,
+    video_schema,
+)
+from stable_worldmodel.data.formats.lance.store import Store, open_store, rows_of
+from stable_worldmodel.data.formats.shared.disk import put_in_place, sync
+from stable_worldmodel.data.formats.shared.writer import Episode, EpisodeWriter
+from stable_worldmodel.data.journal import Journal, journal_path, make_header, read_header
 from stable_worldmodel.errors import ContractError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-Episode = Mapping[str, Sequence[Any] | np.ndarray]
+GROUP_BYTES, GROUP_SECONDS = 64 << 20, 30.0  # what is logged at most before it is folded
+TIDY_EVERY = 64  # folds
 
 
-class LanceWriter:
-    """Appends complete episodes to the tables at `location`.
+class LanceWriter(EpisodeWriter):
+    """Appends complete episodes to the tables at `location`; see `EpisodeWriter` for `mode` and the other arguments.
 
-    mode: `append` continues an existing dataset after dropping what an interrupted writer left uncommitted, or creates
-        it. `overwrite` builds a replacement beside the old tables and puts it in their place when the writer is
-        closed; after an exception or a kill the old dataset is still there. `error` raises FileExistsError when there
-        is one.
-    metadata: what the run was (env id, policy, seed, versions ...), JSON values; kept in the journal of a new dataset.
     unique_columns: names and patterns (`goal.*`) of image columns; a new dataset holds a frame of these once for all
         rows in sequence that show it. Public tools find them among the per-episode data; `()` stores every column row
         by row. An existing dataset goes on as it was created.
     quality: of JPEG, 1..100.
-    commit_every: move episodes into the tables when so many are logged; default: at 64 MiB or after 30 s.
-    fsync_every: seconds after which a commit also waits for the disk, so that it survives a power loss.
+    commit_every: fold when so many episodes are logged; default: at 64 MiB or after 30 s.
     video: arguments of `mp4.encode_video`, to store images as one MP4 per episode and column; None stores JPEG.
 
-    Episodes may carry per-episode constants under `_episode_data`; their keys are those of the first episode. Raises
-    DatasetLockedError while another writer is alive. Not thread-safe.
+    Episodes may carry per-episode constants under `_episode_data`; their keys are those of the first episode.
     """
 
     def __init__(
@@ -64,154 +74,251 @@ class LanceWriter:
         location: Location,
         mode: str = "append",
         *,
-        metadata: Mapping[str, Any] | None = None,
         unique_columns: Sequence[str] = UNIQUE_COLUMNS,
         quality: int = 95,
         commit_every: int | None = None,
-        fsync_every: float = 60.0,
         video: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         if not 1 <= quality <= 100 or (commit_every is not None and commit_every < 1):
             raise ContractError(f"quality={quality}, commit_every={commit_every}: expected 1..100 and 1 or more")
-        self.path = Path(location.anchor)
-        self.mode = validate_write_mode(mode)
-        self.num_episodes = 0
-        self.metadata = check_metadata(metadata)
+        tables.library()  # an error about it should come before the first episode
         self._location = location
         self._unique_columns = check_patterns(unique_columns)
         self._quality, self._video = quality, video
-        self._commit_every, self._fsync_every = commit_every, fsync_every
-        self._closed = False
-        self._warned: set[str] = set()
-        self._appender: Appender | None = None
-        ensure_dir_exists(self.path.parent)
-        with ExitStack() as stack:
-            stack.enter_context(WriterLock(self.path))
-            exists = tables.exists(Path(location.frames))
-            if exists and mode == "error":
-                raise FileExistsError(f"{self.path} exists; choose another path, or mode 'append' or 'overwrite'")
-            self._discard_partial()
-            self._replacing = exists and mode == "overwrite"
-            if exists and not self._replacing:
-                self._open(location)
-            self._held = stack.pop_all()
+        self._commit_every = commit_every
+        super().__init__(location.anchor, mode, **kwargs)
 
     def write_episode(self, episode: Episode) -> None:
         """Check `episode` and commit it. Raises ContractError, before anything is written, when it does not fit."""
         if self._closed:
             raise RuntimeError(f"{self.path}: the writer is closed; open a new one with mode 'append'")
         columns = as_stored(prepare_episode(episode, self._warned))
-        data: Any = episode.get(EPISODE_DATA_KEY)
-        if self._appender is None and (self._replacing or not tables.exists(Path(self._location.frames))):
-            self._create(columns, data or {})
+        data: Any = episode.get(EPISODE_DATA_KEY) or {}
+        if not self._is_open and (self._replacing or not tables.versions(self._location.path(FRAMES))):
+            self._create_from({name: columns[name] for name in sorted(columns)}, data)
             return
-        appender = self._appender or self._open(self._location)  # the latter after an error in `_create`
+        if not self._is_open:  # an error came after the first episode had been published
+            self._open(self.path)
         dropped: set[str] = set()
-        columns = fit(columns, appender.places, dropped)
-        self._warn_of(dropped)
-        values = fit_data(data, appender.schemas.get(EPISODES), appender.data_names)
-        rows = self._encoder.encode(appender.num_episodes, columns, values)
-        crc32 = checksums(appender.places, appender.data_names, rows)
-        appender.append(make_record(appender.num_episodes, rows, columns.get("seed"), crc32), rows)
-        self.num_episodes = appender.num_episodes
-        appender.commit_if_due(self._fsync_every)
-
-    def write_episodes(self, episodes: Iterable[Episode]) -> None:
-        """Commit the episodes one by one, as they come."""
-        for episode in episodes:
-            self.write_episode(episode)
-
-    def close(self) -> None:
-        """Move everything into the tables and to the disk, put a replacement in place, release the lock.
-
-        Twice is once.
-        """
-        self._close(publish=True)
-
-    def __enter__(self) -> LanceWriter:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._close(publish=exc_type is None)
-
-    def _close(self, publish: bool) -> None:
-        appender, self._closed = self._appender, True
-        with self._held:  # releases the lock, whatever happens
-            if appender is None:
-                return
-            self._appender = None
-            try:
-                appender.finish()
-            except (OSError, ValueError, RuntimeError) as error:  # as pylance may call a full disk
-                if publish:
-                    raise
-                logger.warning("%s: %d episodes are still in its log: %s", self.path, appender.logged, error)
-            if self._replacing and publish:
-                append.replace(appender.location, self._location, appender.schemas)
-                self._discard_partial()
-            elif self._replacing:
-                logger.warning(
-                    "%s was not replaced; the %d new episodes are in %s until the next writer opens",
-                    self.path, appender.num_episodes, self._location.partial,
-                )  # fmt: skip
-
-    def _create(self, columns: dict[str, np.ndarray], data: Mapping[str, Any]) -> None:
-        """Build tables around the first episode; then continue them like any others."""
-        columns = {name: columns[name] for name in sorted(columns)}
-        places = plan(columns, self._unique_columns, self._video is not None)
-        dataset_id = uuid.uuid4().hex
-        schemas = schemas_of(places, data, dataset_id)
-        values = fit_data(data, schemas.get(EPISODES), sorted(data))
-        rows = self._encoder_of(places, schemas).encode(0, columns, values)
-        record = make_record(0, rows, columns.get("seed"), checksums(places, sorted(data), rows))
-        self._discard_partial()  # of an attempt that failed
-        partial = self._partial_location()
-        ensure_dir_exists(Path(partial.folder))
-        for table in append.COMMIT_ORDER:
-            if table in rows:
-                tables.write(table_path(partial, table), schemas[table], [rows[table]])
-                tables.sync(table_path(partial, table), 0)
-        with Journal(journal_path(Path(partial.anchor))) as journal:
-            schema = {name: place.column for name, place in places.items()}
-            journal.begin(make_header(dataset_id, schema, self.metadata, first_episode=0), 1)
-            journal.append(record)
-            journal.sync()
-        if not self._replacing:
-            append.publish(partial, self._location, schemas)
-            self._discard_partial()
-        self._open(partial if self._replacing else self._location)
-
-    def _partial_location(self) -> Location:
-        """The same names, in a hidden directory."""
-        anchor = self._location.partial / self.path.name
-        inside = self._location.folder == self._location.anchor
-        return Location(str(anchor if inside else anchor.parent), self._location.stem, str(anchor))
-
-    def _open(self, location: Location) -> Appender:
-        """Continue the tables at `location`."""
-        self._appender = appender = Appender(location, self.metadata, self._commit_every)
-        self._encoder = self._encoder_of(appender.places, appender.schemas)
-        self.num_episodes = appender.num_episodes
-        self._adopt_metadata(appender.journal.header["metadata"])
-        return appender
-
-    def _encoder_of(self, places: Places, schemas: Mapping[str, Any]) -> Encoder:
-        return Encoder(places, schemas, self._quality, self._video or {})
-
-    def _adopt_metadata(self, stored: dict[str, Any]) -> None:
-        """The metadata of an existing dataset stays; say so when the caller brought other values."""
-        changed = sorted(key for key in self.metadata if self.metadata[key] != stored.get(key))
-        if changed:
-            logger.warning("%s keeps the metadata it was created with; other values given for %s", self.path, changed)
-        self.metadata = stored
-
-    def _warn_of(self, dropped: set[str]) -> None:
+        columns = fit(columns, self._store.places, dropped)
         for name in sorted(dropped - self._warned):
             logger.warning("column %r is not stored: the tables, made by another tool, have no place for it", name)
         self._warned |= dropped
+        data = fit_data(data, self._schemas.get(EPISODES), self._store.data_names)
+        self._append(self._encoder.encode(self._log.first + self._log.size, columns, data))
 
-    def _discard_partial(self) -> None:
-        if self._location.partial.exists():
-            shutil.rmtree(self._location.partial)
+    # -- creating, opening, closing -----------------------------------------------------------------------------------
+
+    def _exists(self) -> bool:
+        if tables.versions(self._location.path(FRAMES)):
+            others = self._location.others()
+            if self.mode == "overwrite" and others:
+                raise ContractError(f"{self.path} also holds {others}, which would be lost; write to another path")
+            return True
+        if not _is_table(self._location.path(FRAMES)):
+            raise ContractError(f"{self._location.path(FRAMES)} exists and is no Lance table; choose another path")
+        for side in map(self._location.path, (EPISODES, VIDEOS)):
+            if tables.versions(side) and STEP in tables.Table(str(side)).schema.names:
+                raise ContractError(f"{side} is a dataset and would belong to {self.path.name}; choose another name")
+        return False
+
+    def _create_from(self, columns: Columns, data: Mapping[str, Any]) -> None:
+        """Build tables around the first episode."""
+        self._discard_partial()  # of an attempt that failed
+        places = plan(columns, self._unique_columns, self._video is not None)
+        dataset_id, data = uuid.uuid4().hex, {key: data_value(key, value) for key, value in data.items()}
+        schemas = schemas_of(places, data, dataset_id, self._video is not None)
+        rows = Encoder(places, schemas, self._quality, self._video or {}).encode(0, columns, data)
+        location = self._location.moved(self._new)
+        ensure_dir_exists(Path(location.folder))
+        _append_rows(location, schemas, [rows])
+        with Journal(journal_path(self._new)) as journal:
+            schema = {name: place.column for name, place in places.items()}
+            journal.begin(make_header(dataset_id, schema, self.metadata, first_episode=0), 1)
+            journal.append(make_record(0, rows, places, sorted(data)))
+            journal.sync()
+        if not self._replacing:
+            self._publish()
+        self._open(self._new if self._replacing else self.path)
+
+    def _open(self, target: Path) -> None:
+        """Continue the tables at `target`, after dropping what an interrupted fold left in them."""
+        store = _recovered(self._location.moved(target))
+        self._store, self._schemas = store, _schemas(store)
+        self._encoder = Encoder(store.places, self._schemas, self._quality, self._video or {})
+        self.num_episodes = len(store.lengths)
+        schema = {name: place.column for name, place in store.places.items()}
+        header = make_header(store.frames.id or "", schema, {}, first_episode=self.num_episodes)
+        self._journal = Journal(journal_path(target))
+        self._journal.begin(header, self.num_episodes)  # nobody knows how the episodes before a journal were made
+        first = self._journal.num_episodes
+        if first < self.num_episodes:  # committed, then killed before the journal
+            for i, rows in enumerate(store.episodes(first, self.num_episodes, [*store.places]), first):
+                self._journal.append(make_record(i, rows, store.places, store.data_names))
+        self._log = RowLog(target, store.frames.id or "", self.num_episodes)
+        self._target, self._is_open = target, True
+        self._folds, self._last_fold, self._interrupted = 0, time.monotonic(), False
+        self._adopt_metadata(self._journal.header["metadata"])
+
+    def _finish(self) -> None:
+        """Fold what is left, tidy up and close; an episode that cannot be folded stays in the log."""
+        try:
+            if self._log.size:
+                self._fold()
+            self._tidy()
+            self._sync()
+        finally:
+            self._journal.close()
+            self._log.close() if self._log.size else self._log.remove()
+            self._is_open = False
+
+    def _finish_swap(self) -> None:
+        super()._finish_swap()
+        frames = self._location.path(FRAMES)
+        if not journal_path(self._new).exists() or not tables.versions(frames):
+            return
+        if read_header(self._new, tables.Table(str(frames)).id):  # killed before the journal followed the tables
+            journal_path(self._new).replace(journal_path(self.path))
+
+    def _publish(self) -> None:
+        """Move what was built into place: the frames last, without which nothing of the rest is visible."""
+        new = self._location.moved(self._new)
+        if self._location.has_folder:
+            put_in_place(self._new, self.path)
+        else:
+            for table in TABLES:
+                self._put(new.path(table), self._location.path(table))
+        journal_path(self._new).replace(journal_path(self.path))  # readers look for it in both places
+        if self._replacing:
+            self._remove_old()
+        sync([self.path.parent])
+        self._discard_partial()
+
+    def _put(self, source: Path, place: Path) -> None:
+        if source.exists() and self._replacing and tables.versions(place):
+            tables.replace(place, source)
+        elif source.exists():
+            shutil.rmtree(place, ignore_errors=True)  # of a writer that was killed right here
+            source.rename(place)
+
+    def _remove_old(self) -> None:
+        """Remove what is left of the dataset that was replaced."""
+        log_path(self.path).unlink(missing_ok=True)
+        for path in map(self._location.path, TABLES):
+            if tables.versions(path) and tables.Table(str(path)).id == self._store.frames.id:
+                tables.clean(path, timedelta(0))
+            elif path.exists():
+                shutil.rmtree(path)
+
+    # -- one episode --------------------------------------------------------------------------------------------------
+
+    def _append(self, rows: Rows) -> None:
+        """Commit one episode: it is complete when the log has it."""
+        i = self._log.first + self._log.size
+        record = make_record(i, rows, self._store.places, self._store.data_names)
+        self._log.append(rows[FRAMES].num_rows, {table: _stream(batch) for table, batch in rows.items()}, {})
+        self.num_episodes = i + 1
+        self._journal.append(record)
+        try:
+            if self._group_is_complete():
+                self._fold()
+            if time.monotonic() - self._last_sync >= self._fsync_every:
+                self._sync()
+        except (OSError, ContractError) as error:  # the episode is safe: a full disk is the next one's trouble
+            self._last_fold = time.monotonic()
+            logger.warning("%s: %d episodes stay in the log for now: %s", self.path, self._log.size, error)
+
+    def _group_is_complete(self) -> bool:
+        if self._commit_every is not None:
+            return self._log.size >= self._commit_every
+        return self._log.bytes >= GROUP_BYTES or time.monotonic() - self._last_fold >= GROUP_SECONDS
+
+    def _fold(self) -> None:
+        """Move the log into the tables. The new version of the frames is what counts."""
+        if self._interrupted:
+            keep_episodes(self._store.location, self._log.first)
+        self._interrupted = True
+        _append_rows(self._store.location, self._schemas, [rows_of(episode) for episode in self._log.episodes()])
+        self._interrupted = False
+        self._log.restart(self.num_episodes)
+        self._last_fold = time.monotonic()
+        self._folds += 1
+        if self._folds % TIDY_EVERY == 0:
+            self._tidy()
+
+    def _sync(self) -> None:
+        """Wait until the log has reached the disk; the tables have."""
+        sync([self._log.path, self._log.path.parent])
+        self._journal.sync()
+        self._last_sync = time.monotonic()
+
+    def _tidy(self) -> None:
+        """Join small fragments and remove old versions."""
+        for table in self._schemas:
+            tables.tidy(self._store.location.path(table), join=table != VIDEOS)  # whose rows are large
+
+
+def _is_table(path: Path) -> bool:
+    """Whether nothing else than a table, or what became none, is at a path."""
+    if not path.is_dir():
+        return not path.exists()
+    return {entry.name for entry in path.iterdir()} <= {"data", "_transactions", "_versions"}
+
+
+def _stream(batch: pa.RecordBatch) -> np.ndarray:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def _append_rows(location: Location, schemas: Mapping[str, pa.Schema], episodes: Sequence[Rows]) -> None:
+    for table in TABLES:
+        if table in schemas:
+            tables.append(location.path(table), schemas[table], [rows[table] for rows in episodes])
+
+
+def keep_episodes(location: Location, episodes: int) -> None:
+    """Cut the tables after their first `episodes` episodes, frames first."""
+    for path in map(location.path, reversed(TABLES)):
+        if tables.versions(path):
+            tables.keep_episodes(path, episodes, EPISODE)
+
+
+def _recovered(location: Location) -> Store:
+    """Open tables as a writer continues them: with all episodes in them, and nothing of an interrupted fold."""
+    for path in map(location.path, TABLES):
+        tables.drop_torn_versions(path)
+    store = open_store(location)
+    if store.losses:
+        logger.warning("%s; they are written again", store.losses)
+    known = {EPISODE, STEP, *(place.copy or place.field for place in store.places.values())}
+    unknown = sorted(set(store.frames.schema.names) - known)
+    if unknown:
+        raise ContractError(
+            f"{store.frames.uri}: cannot be appended to, the types of {unknown} are unknown; copy its episodes into a "
+            "new dataset: writer.write_episodes(load_dataset(path).iter_episodes())"
+        )
+    if store.frames.id is None:  # tables of another tool
+        about = identity(uuid.uuid4().hex, [*store.tables])
+        for table in store.tables:  # the frames last
+            tables.set_metadata(location.path(table), about)
+        store = open_store(location)
+    for opened in store.tables.values():
+        tables.restore(opened)
+    keep_episodes(location, store.in_tables)
+    logged = logged_episodes(log_content(Path(location.anchor)), store.frames.id, store.in_tables)
+    if logged:
+        _append_rows(location, _schemas(store), [rows_of(episode) for episode in logged])
+    return store
+
+
+def _schemas(store: Store) -> dict[str, pa.Schema]:
+    """The schemas in which rows are appended."""
+    found = {name: table.schema for name, table in store.tables.items()}
+    if VIDEOS in found:  # of which newer storage versions tell another type
+        found[VIDEOS] = video_schema(found[VIDEOS].metadata or {})
+    return found

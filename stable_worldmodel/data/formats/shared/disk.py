@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -38,10 +39,13 @@ def seal(data: bytes) -> bytes:
     return data + seal_of(zlib.crc32(data))
 
 
-def check_seal(data: bytes) -> None:
-    """Raise ContractError when `data` carries a seal that does not fit; files without one pass."""
+def check_seal(data: bytes, required: bool = False) -> None:
+    """Raise ContractError when `data` carries a seal that does not fit, or none although it is `required`."""
     view = memoryview(data)
-    if view[-SEAL_BYTES:-4] == SEAL and zlib.crc32(view[:-SEAL_BYTES]) != int.from_bytes(view[-4:], "little"):
+    if view[-SEAL_BYTES:-4] != SEAL:
+        if required:
+            raise ContractError("its checksum is missing, the file has been damaged")
+    elif zlib.crc32(view[:-SEAL_BYTES]) != int.from_bytes(view[-4:], "little"):
         raise ContractError("its checksum does not fit, the file has been damaged")
 
 
@@ -80,8 +84,8 @@ def _sync_file_system(path: Path) -> bool:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Move the directory `new` to `path`; where `path` exists they trade places, in one step if the system can."""
-    if not path.exists() or not any(path.iterdir()):
+    """Move `new` to `path`. Directories trade places where there is one, in one step if the system can."""
+    if not path.is_dir() or not any(path.iterdir()):
         new.replace(path)
         return
     rename = getattr(_libc(), "renameat2", None)
@@ -92,6 +96,24 @@ def put_in_place(new: Path, path: Path) -> None:
     path.replace(old)
     new.replace(path)
     old.replace(new)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory. Files in it that are one and the same stay so, which `shutil.copytree` makes many."""
+    copied: dict[tuple[int, int], str] = {}
+
+    def copy(old: str, new: str) -> str:
+        found = os.stat(old)  # noqa: PTH116
+        first = copied.setdefault((found.st_dev, found.st_ino), new)
+        if first == new:
+            return shutil.copy2(old, new)
+        try:
+            os.link(first, new)
+        except OSError:  # too many links, or a file system that has none
+            shutil.copy2(old, new)
+        return new
+
+    shutil.copytree(source, target, copy_function=copy)
 
 
 @lru_cache(maxsize=1)

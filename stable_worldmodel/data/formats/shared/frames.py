@@ -81,17 +81,20 @@ class FileFrames:
     """A column whose rows lie in files of their own; what is in a file is up to the subclass.
 
     first_row: any row, to look at what a frame is like.
+    sealed_from: rows from this one on lie in files that must have a seal, because this package wrote them.
     """
 
     column: Column
     block = 1  # see Frames
     files_at_once = 1  # that one thread takes
 
-    def __init__(self, directory: Directory, names: Names, describe: Describe, first_row: int) -> None:
-        self._directory, self._names, self._describe = directory, names, describe
+    def __init__(
+        self, directory: Directory, names: Names, describe: Describe, first_row: int, sealed_from: int
+    ) -> None:
+        self._directory, self._names, self._describe, self._sealed_from = directory, names, describe, sealed_from
         path = self.files(np.array([first_row]))[0]
         try:
-            self.column = Column.numeric(np.dtype(np.uint8), self._shape(str(path)))
+            self.column = Column.numeric(np.dtype(np.uint8), self._shape(str(path), first_row >= sealed_from))
         except (OSError, ContractError) as error:
             raise _damaged(path, describe(first_row), error) from error
 
@@ -119,7 +122,7 @@ class FileFrames:
         self._directory.check()
         return out
 
-    def _shape(self, path: str) -> tuple[int, int, int]:
+    def _shape(self, path: str, sealed: bool) -> tuple[int, int, int]:
         raise NotImplementedError
 
     def _decode(self, path: str, rows: np.ndarray, wanted: list[int], out: np.ndarray) -> None:
@@ -133,12 +136,12 @@ class StillFrames(FileFrames):
     block = 8
     files_at_once = 8
 
-    def _shape(self, path: str) -> tuple[int, int, int]:
-        return image_shape(_contents(path))
+    def _shape(self, path: str, sealed: bool) -> tuple[int, int, int]:
+        return image_shape(_contents(path, sealed))
 
     def _decode(self, path: str, rows: np.ndarray, wanted: list[int], out: np.ndarray) -> None:
         first, *others = wanted
-        decode_image(_contents(path), out[first])
+        decode_image(_contents(path, rows[first] >= self._sealed_from), out[first])
         for i in others:
             out[i] = out[first]
 
@@ -155,16 +158,17 @@ class VideoFrames(FileFrames):
         numbers: Callable[[np.ndarray], np.ndarray],
         describe: Describe,
         first_row: int,
+        sealed_from: int,
     ) -> None:
         self._numbers = numbers
         self._indices: dict[str, VideoIndex] = {}
-        super().__init__(directory, names, describe, first_row)
+        super().__init__(directory, names, describe, first_row, sealed_from)
 
-    def _shape(self, path: str) -> tuple[int, int, int]:
-        return self._index(path).shape
+    def _shape(self, path: str, sealed: bool) -> tuple[int, int, int]:
+        return self._index(path, sealed).shape
 
     def _decode(self, path: str, rows: np.ndarray, wanted: list[int], out: np.ndarray) -> None:
-        index = self._index(path)
+        index = self._index(path, rows[wanted[0]] >= self._sealed_from)
         if index.shape != self.column.shape:
             raise ContractError(f"expected frames of {self.column.shape}, found {index.shape}")
         frames = self._numbers(rows[wanted])
@@ -180,22 +184,17 @@ class VideoFrames(FileFrames):
 
             decode_frames(index, read, np.array(list(places)), store)
 
-    def _index(self, path: str) -> VideoIndex:
+    def _index(self, path: str, sealed: bool) -> VideoIndex:
         if path not in self._indices:
-            self._indices[path] = index_video(_contents(path))
+            self._indices[path] = index_video(_contents(path, sealed))
         return self._indices[path]
 
 
-def find_still(folder: Path, stem: str) -> str | None:
-    """Return the name of the image `stem` in `folder` with its suffix, or None."""
-    return next((f"{stem}{suffix}" for suffix in STILL_SUFFIXES if (folder / f"{stem}{suffix}").exists()), None)
-
-
-def _contents(path: str) -> bytes:
-    """Read a whole file and check its seal, if it has one."""
+def _contents(path: str, sealed: bool) -> bytes:
+    """Read a whole file and check its seal, if it has one; it must have one where `sealed`."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123  several times faster than through a Path
         data = file.read()
-    check_seal(data)
+    check_seal(data, required=sealed)
     return data
 
 

@@ -52,7 +52,7 @@ def encode_video(frames: np.ndarray, fps: int = FPS, gop: int = GOP, crf: int = 
     """Encode (T, H, W, 1 or 3) uint8 as a sealed H.264 MP4.
 
     No B-frames; colours as yuv420p, or yuv444p where the size is odd, so that nothing is padded or rescaled; a single
-    channel as grey. One encoder thread: equal frames give equal bytes on every machine.
+    channel as grey. One encoder thread: equal frames give equal bytes, at least on one machine.
     """
     av = require("av", "data")
     rows, height, width, channels = frames.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -14,12 +15,16 @@ MOST_THREADS = 8
 def in_threads(work: Callable[[int, int], None], size: int, block: int) -> None:
     """Call `work(start, stop)` for the blocks of range(size), spread over the cores; the calling thread takes part.
 
-    The first exception stops the handing out of blocks and is raised when the running ones have ended.
+    The first exception stops the handing out of blocks and is raised when the running ones have ended. So is Ctrl-C,
+    whenever it comes: when this function is left, in whatever way, nothing is running any more.
     """
     blocks = -(-size // block)
     helpers = min(num_threads(), blocks) - 1
     numbers = count()  # next() of it is atomic
     stopped = False
+    failures: list[BaseException] = []
+    active = 0
+    changed = threading.Condition()
 
     def run() -> None:
         nonlocal stopped
@@ -30,19 +35,48 @@ def in_threads(work: Callable[[int, int], None], size: int, block: int) -> None:
             stopped = True
             raise
 
+    def help_out() -> None:
+        nonlocal active
+        with changed:
+            if stopped:  # all was done before it began
+                return
+            active += 1
+        try:
+            run()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            with changed:
+                active -= 1
+                changed.notify()
+
     if helpers <= 0:
         run()
         return
-    jobs = [_pool(os.getpid()).submit(run) for _ in range(helpers)]
     try:
+        for _ in range(helpers):
+            _pool(os.getpid()).submit(help_out)
         run()
     finally:
-        # Waiting for a helper that never started would be a deadlock when helpers call this function themselves.
-        started = [job for job in jobs if not job.cancel()]
-        for job in started:
-            job.exception()
-    for job in started:
-        job.result()
+        stopped = True
+        # For those that have begun: helpers that call this function themselves would wait for each other otherwise.
+        _wait(changed, lambda: active == 0)
+    if failures:
+        raise failures[0]
+
+
+def _wait(changed: threading.Condition, over: Callable[[], bool]) -> None:
+    """Wait until `over()`. Ctrl-C is raised afterwards."""
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            with changed:
+                changed.wait_for(over)
+            break
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def num_threads() -> int:
