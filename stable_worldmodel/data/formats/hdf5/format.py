@@ -221,13 +221,15 @@ class HDF5Dataset(Dataset):
     def _from_file(self, name: str, entries: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         if name in self._mapped:
             return self._mapped[name].read(entries, out)
-        dataset, column = self._library()[self._entries[name]], self.columns[name]
-        if column.kind == "text":
-            buffer = np.empty(len(entries), dtype=dataset.dtype)
-            return decode_text(read_through_library(dataset, entries, buffer).tolist())
-        if out is None:
-            out = np.empty((len(entries), *column.shape), dtype=column.dtype)
-        return read_through_library(dataset, entries, out)
+        file, column = self._library(), self.columns[name]
+        with layout.damage_explained(self.path or self._url):
+            dataset = file[self._entries[name]]
+            if column.kind == "text":
+                buffer = np.empty(len(entries), dtype=dataset.dtype)
+                return decode_text(read_through_library(dataset, entries, buffer).tolist())
+            if out is None:
+                out = np.empty((len(entries), *column.shape), dtype=column.dtype)
+            return read_through_library(dataset, entries, out)
 
 
 def _is_frame(column: Column) -> bool:

@@ -71,9 +71,11 @@ def damage_explained(location: object) -> Iterator[None]:
     """What the library raises when it meets damaged metadata, as ContractError that names the file."""
     try:
         yield
-    except (ContractError, MissingKeyError):
+    except (ContractError, MissingKeyError, NotFoundError):
         raise
-    except (RuntimeError, IndexError, KeyError, ValueError, OverflowError) as error:
+    except (OSError, RuntimeError, IndexError, KeyError, ValueError, OverflowError) as error:
+        if getattr(error, "errno", None) is not None:  # of the operating system, not of what is in the file
+            raise
         raise ContractError(f"{location}: damaged, it cannot be read: {error}") from error
 
 

@@ -201,6 +201,8 @@ def places_of(schemas: Mapping[str, pa.Schema]) -> tuple[Places, list[str]]:
         if form is None:
             data += [field.name] if field.name != EPISODE else []
             continue
+        if form not in TABLE_OF:
+            raise ValueError(f"a column of the form {form!r}")
         name = about["swm.name"]
         places[name] = Place(_column(about), form, field.name, places[name].field if name in places else None)
     for key, about in json.loads(_about(schemas.get(VIDEOS)).get("swm.videos", "{}")).items():

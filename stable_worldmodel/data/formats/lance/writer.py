@@ -159,6 +159,7 @@ class LanceWriter(EpisodeWriter):
         self._log = RowLog(target, store.frames.id or "", self.num_episodes)
         self._target, self._is_open = target, True
         self._folds, self._last_fold, self._interrupted = 0, time.monotonic(), False
+        self._group: list[Rows] = []  # what is in the log
         self._adopt_metadata(self._journal.header["metadata"])
 
     def _finish(self) -> None:
@@ -218,6 +219,7 @@ class LanceWriter(EpisodeWriter):
         i = self._log.first + self._log.size
         record = make_record(i, rows, self._store.places, self._store.data_names)
         self._log.append(rows[FRAMES].num_rows, {table: _stream(batch) for table, batch in rows.items()}, {})
+        self._group.append(rows)
         self.num_episodes = i + 1
         self._journal.append(record)
         try:
@@ -239,9 +241,11 @@ class LanceWriter(EpisodeWriter):
         if self._interrupted:
             keep_episodes(self._store.location, self._log.first)
         self._interrupted = True
-        _append_rows(self._store.location, self._schemas, [rows_of(episode) for episode in self._log.episodes()])
-        self._interrupted = False
+        if len(self._group) != self._log.size:  # an interrupt came in between
+            self._group = [rows_of(episode) for episode in self._log.episodes()]
+        _append_rows(self._store.location, self._schemas, self._group)
         self._log.restart(self.num_episodes)
+        self._interrupted, self._group = False, []
         self._last_fold = time.monotonic()
         self._folds += 1
         if self._folds % TIDY_EVERY == 0:
