@@ -27,7 +27,7 @@ def value_ranges(data: memoryview, column: int) -> tuple[np.ndarray, np.ndarray]
     """
     try:
         return _value_ranges(data, column)
-    except (struct.error, IndexError, ValueError, KeyError, OverflowError):
+    except (struct.error, IndexError, KeyError, OverflowError, TypeError, ValueError):
         return None
 
 
