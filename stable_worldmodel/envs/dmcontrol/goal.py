@@ -49,6 +49,11 @@ class ConfigurationGoal(DMControlWrapper):
         self._take_goal("target_qpos", self._with_rest(target_qpos))
         self._draw_goal()
 
+    def sample_goal(self, seed: int | None = None) -> np.ndarray:
+        """A goal state, qpos‖qvel at rest; None draws from the env's own generator."""
+        self._require_episode()
+        return self._with_rest(self._random_configuration(None if seed is None else np.random.default_rng(seed)))
+
     def reset_options_from_dataset(self, init_row: Mapping[str, Any], goal_row: Mapping[str, Any]) -> dict[str, Any]:
         """See DMControlWrapper; the goal is `goal_state`, or `goal_qpos`."""
         options = super().reset_options_from_dataset(init_row, goal_row)
@@ -82,12 +87,12 @@ class ConfigurationGoal(DMControlWrapper):
     def _with_rest(self, qpos: Any) -> np.ndarray:
         return np.concatenate([np.ravel(np.asarray(qpos, np.float64)), np.zeros(self._simulation.model.nv)])
 
-    def _random_configuration(self) -> np.ndarray:
+    def _random_configuration(self, rng: np.random.Generator | None = None) -> np.ndarray:
         model = self._simulation.model
         limited = model.jnt_limited.astype(bool)
         low = np.where(limited, model.jnt_range[:, 0], -np.pi)
         high = np.where(limited, model.jnt_range[:, 1], np.pi)
-        return self.np_random.uniform(low, high)
+        return (rng or self.np_random).uniform(low, high)
 
     def _reached_goal(self) -> bool:
         if not self.has_goal:
