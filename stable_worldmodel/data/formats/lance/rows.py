@@ -15,7 +15,7 @@ from stable_worldmodel.data.episode import Columns
 from stable_worldmodel.data.formats.lance import schema
 from stable_worldmodel.data.formats.lance.schema import EPISODE, EPISODES, FRAMES, STEP, VIDEOS, Place, Places
 from stable_worldmodel.data.formats.lance.values import slices
-from stable_worldmodel.data.formats.shared.disk import seal
+from stable_worldmodel.data.formats.shared.disk import SEAL, SEAL_BYTES, seal
 from stable_worldmodel.data.formats.shared.images import JPEG_CHANNELS, encode_jpeg, encode_png
 from stable_worldmodel.data.formats.shared.mp4 import encode_video
 from stable_worldmodel.data.formats.shared.threads import in_threads
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LIST_OF_TEXTS = "\x1e"  # begins a text value that is a JSON list (RFC 7464)
 PACK = b"\x1eswm"  # begins a value that holds several images
-FRAMES_PER_BLOCK = 8  # that one thread encodes
+FRAMES_PER_BLOCK = 4  # that one thread encodes
 EPISODE_DATA = "_episode_data"  # the entry of the checksums for all of it
 
 Rows = dict[str, "pa.RecordBatch"]  # of one episode, by table
@@ -217,18 +217,25 @@ def stored_numbers(place: Place, rows: Rows) -> np.ndarray:
 
 def checksums(places: Places, data_names: Sequence[str], rows: Rows) -> dict[str, int]:
     """Return the CRC-32 of an episode's stored values by column, and of its per-episode data in one more entry."""
-    found = {name: crc_of(value_bytes(_array_of(place, rows))) for name, place in sorted(places.items())}
+    found = {name: crc_of(_pieces(place, rows)) for name, place in sorted(places.items())}
     if data_names:
         arrays = [rows[EPISODES].column(name) for name in sorted(data_names)]
         found[EPISODE_DATA] = crc_of([piece for array in arrays for piece in value_bytes(array)])
     return found
 
 
-def _array_of(place: Place, rows: Rows) -> pa.Array:
-    if place.form != "video":
-        return rows[place.table].column(place.field)
-    row = rows[VIDEOS].column(schema.VIDEO_KEY).to_pylist().index(place.field)
-    return rows[VIDEOS].column(schema.VIDEO_BYTES).slice(row, 1)
+def _pieces(place: Place, rows: Rows) -> list[Any]:
+    """What the checksum of a column is made of. The seal of an image stands for all of it."""
+    if place.form == "video":
+        row = rows[VIDEOS].column(schema.VIDEO_KEY).to_pylist().index(place.field)
+        array = rows[VIDEOS].column(schema.VIDEO_BYTES).slice(row, 1)
+    else:
+        array = rows[place.table].column(place.field)
+    values = value_bytes(array)
+    if place.column.kind != "image":
+        return values
+    sealed = [value[-SEAL_BYTES:-4] == SEAL and value[: len(PACK)] != PACK for value in values]
+    return [value[-SEAL_BYTES:] if whole else value for value, whole in zip(values, sealed, strict=True)]
 
 
 def crc_of(pieces: Sequence[Any]) -> int:

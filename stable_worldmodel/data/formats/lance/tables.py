@@ -167,9 +167,19 @@ class Table:
             found = self.dataset.take(rows, columns=plain).columns if plain else []
             columns = dict(zip(plain, found, strict=True))
             for name in self.blobs.intersection(names):
+                self._check_sizes(name, rows)
                 values = self.dataset.read_blobs(name, indices=rows.tolist(), preserve_order=True) if len(rows) else []
                 columns[name] = pa.array([value for _, value in values], pa.large_binary())
         return pa.table({name: columns[name] for name in names})
+
+    def _check_sizes(self, name: str, rows: np.ndarray) -> None:
+        """ContractError for blobs that are larger than the files; pylance would take as much memory."""
+        if "://" in self.uri or not len(rows):
+            return
+        beside, _, sizes = _described(self.dataset.take(rows, columns=[name])[name])
+        there = sum(file.stat().st_size for file in Path(self.uri, "data").iterdir())
+        if (~beside & ((sizes < 0) | (sizes > there))).any():
+            raise ContractError(f"{self.uri} is damaged: a value of {name!r} is larger than the table")
 
     def files(self, name: str) -> list[DataFile]:
         """The files of a column of a local table, in the order of their rows; none if some fragment lacks it."""
@@ -186,20 +196,22 @@ class Table:
         return found if len(found) == len(fragments) else []
 
     def addresses(self, name: str) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
-        """Return fragment << 32 | position of every row, uint64; for a column of blobs also where these lie.
-
-        That is: whether beside the data files, and first byte and size.
-        """
+        """Return fragment << 32 | position of every row, uint64; for blobs also what `_described` says of them."""
         blob = name in self.blobs
         with explained(self.uri):
             found = self.dataset.to_table(columns=[name] * blob, with_row_address=True).combine_chunks()
         address = found["_rowaddr"].to_numpy()
         if not blob:
             return address, None
-        about = found[name].combine_chunks()
-        starts, sizes = (about.field(part).to_numpy().astype(np.int64) for part in ("position", "size"))
-        beside = about.type.get_field_index("kind") >= 0 and about.field("kind").to_numpy() > 0
-        return address, (np.broadcast_to(beside, starts.shape), starts, sizes)
+        return address, _described(found[name])
+
+
+def _described(blobs: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return whether each blob lies beside the data files, its first byte and its size."""
+    about = blobs.combine_chunks()
+    starts, sizes = (about.field(part).to_numpy().astype(np.int64) for part in ("position", "size"))
+    beside = about.type.get_field_index("kind") >= 0 and about.field("kind").to_numpy() > 0
+    return np.broadcast_to(beside, starts.shape), starts, sizes
 
 
 def _is_blob(field: pa.Field) -> bool:
