@@ -6,6 +6,7 @@ import os
 from pathlib import Path, PureWindowsPath
 
 from stable_worldmodel.errors import ContractError, NotFoundError
+from stable_worldmodel.utils.files import cache_root
 
 DATASET_SUFFIXES = (".h5", ".hdf5", ".lance")
 DATASETS, CHECKPOINTS, PREVIEWS = FOLDERS = ("datasets", "checkpoints", "previews")  # of the cache root
@@ -26,7 +27,7 @@ def get_cache_dir(override_root: PathLike | None = None, sub_folder: str | None 
     The root is `override_root`, else the environment variable STABLEWM_HOME (read at every call, `~` expanded, empty
     means unset), else `~/.stable_worldmodel`. Raises ContractError for a `sub_folder` such as `..`.
     """
-    root = Path(override_root or os.environ.get("STABLEWM_HOME") or "~/.stable_worldmodel").expanduser()
+    root = cache_root(override_root)
     return ensure_dir_exists(root / validate_name(sub_folder) if sub_folder else root)
 
 
@@ -52,8 +53,8 @@ def validate_name(name: str, *, nested: bool = True) -> str:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return `root / name`; ContractError when symbolic links lead it out of `root`."""
-    path = root / name
+    """Return `root / name`; ContractError when that, or a symbolic link in it, leads out of `root`."""
+    path = root / check_path(name)
     if root.resolve() not in path.resolve().parents:
         raise ContractError(f"{path} leads out of {root}, to {path.resolve()}; use that path itself")
     return path

@@ -11,23 +11,25 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stable_worldmodel.data.cache import ensure_dir_exists
-from stable_worldmodel.data.columns import DERIVED_COLUMNS, Column
+from stable_worldmodel.data.columns import DERIVED_COLUMNS, EPISODE_DATA_KEY, Column
 from stable_worldmodel.data.composition import column_differences, common_items
 from stable_worldmodel.data.dataset import Dataset
-from stable_worldmodel.data.formats.shared.disk import copy_tree, put_in_place, sync
+from stable_worldmodel.data.formats.directory.row_log import log_path
+from stable_worldmodel.data.formats.shared.disk import copy_tree, sync
+from stable_worldmodel.data.formats.shared.swap import discard
+from stable_worldmodel.data.journal import building_path, journal_path
 from stable_worldmodel.data.lock import WriterLock, is_locked, lock_path
 from stable_worldmodel.data.registry import (
     DEFAULT_FORMAT,
     Format,
     PathLike,
+    detect_format,
     format_of,
     load_dataset,
     locate_dataset,
@@ -151,10 +153,13 @@ def _write(
             writer.write_episodes(_episodes(sources, progress))
         return target
     with _replacement(fmt, target, mode) as new:
-        if not (len(sources) == 1 and not options and _copy_files(sources[0], fmt, new)):
+        if len(sources) == 1 and not options and _copy_files(sources[0], fmt, new):
+            expected = sources[0].dataset.lengths.tolist()
+        else:
+            expected = []
             with fmt.open_writer(new, mode="error", metadata=metadata, **options) as writer:
-                writer.write_episodes(_episodes(sources, progress))
-        _check_complete(fmt, new, sources)
+                writer.write_episodes(_counted(_episodes(sources, progress), fmt, options, expected))
+        _check_complete(fmt, new, expected)
     return target
 
 
@@ -186,33 +191,45 @@ def _episodes(sources: Sequence[_Source], progress: Progress | bool) -> Iterator
                 task.advance(steps=rows)
 
 
+def _counted(
+    episodes: Iterator[dict[str, Any]], fmt: type[Format], options: dict[str, Any], lengths: list[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the episodes, and add to `lengths` how many rows of each are to be stored."""
+    for episode in episodes:
+        rows = next(len(values) for name, values in episode.items() if name != EPISODE_DATA_KEY)
+        lengths.append(fmt.stored_rows(episode, rows, options))
+        yield episode
+
+
 @contextmanager
 def _replacement(fmt: type[Format], target: Path, mode: str) -> Iterator[Path]:
     """Yield a path to build a dataset at, and put it at `target` when the block succeeds."""
     ensure_dir_exists(target.parent)
-    folder = target.with_name(f".{target.name}.building")  # the same file system, hidden from listings
+    new = building_path(target)
+    if mode == "overwrite" and journal_path(new).exists() and (present := detect_format(target)):
+        with suppress(ContractError):  # it will not be missed
+            present.open_writer(target).close()  # ends what a writer that was killed has begun
     with WriterLock(target):
         if mode == "error" and _is_taken(target):
             raise FileExistsError(f"{target} exists; choose another path, or mode 'append' or 'overwrite'")
-        _remove(folder)  # of a process that was killed: we hold the lock
-        folder.mkdir()
+        discard(target)  # of a process that was killed: we hold the lock
+        new.parent.mkdir()
         try:
-            yield folder / target.name
-            _publish(fmt, folder, target)
+            yield new
+            _publish(fmt, new, target)
         finally:
-            _remove(folder)
+            discard(target)
 
 
-def _publish(fmt: type[Format], folder: Path, target: Path) -> None:
-    """Move what is in `folder` beside `target`, the dataset last: what lies beside it means nothing without it."""
-    built = sorted(folder.iterdir(), key=lambda path: path.name == target.name)
-    places = [target.with_name(path.name) for path in built]
-    stale = {*fmt.side_files(target)} - {*places, lock_path(target)}
-    for path, place in zip(built, places, strict=True):
-        if path.is_dir() and place.exists():
-            put_in_place(path, place)  # trades places: the old one goes with `folder`
-        else:
-            path.replace(place)
+def _publish(fmt: type[Format], new: Path, target: Path) -> None:
+    """Put the dataset in place, then what else lies beside it; remove what was beside the old one."""
+    built = {target.with_name(path.name) for path in new.parent.iterdir()}
+    stale = {*fmt.side_files(target)} - {*built, lock_path(target), new.parent}
+    fmt.publish(target)
+    for path in new.parent.iterdir():
+        if path != new:  # traded places with the old one
+            _remove(target.with_name(path.name))
+            path.replace(target.with_name(path.name))
     for path in stale:
         _remove(path)
     sync([target.parent])
@@ -231,6 +248,9 @@ def _copy_files(source: _Source, fmt: type[Format], new: Path) -> bool:
             copy_tree(file, copied)
         else:
             shutil.copy2(file, copied)
+    if lock_path(path).exists() or log_path(new).exists():  # its writer died
+        lock_path(new).touch()
+        fmt.open_writer(new).close()
     return True
 
 
@@ -241,12 +261,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_complete(fmt: type[Format], path: Path, sources: Sequence[_Source]) -> None:
-    """Raise RuntimeError when the dataset at `path` does not have the episodes of `sources`."""
-    expected = np.concatenate([source.dataset.lengths for source in sources])
+def _check_complete(fmt: type[Format], path: Path, expected: list[int]) -> None:
+    """Raise RuntimeError when the episodes of the dataset at `path` do not have the expected lengths."""
     found = fmt.open_reader(path).lengths
-    if not np.array_equal(expected, found):
+    if found.tolist() != expected:
         raise RuntimeError(
             f"the copy has {len(found)} episodes with {found.sum()} rows: expected {len(expected)} with "
-            f"{expected.sum()}; the sources changed meanwhile, or the writer of {fmt.name!r} lost some"
+            f"{sum(expected)}; the sources changed meanwhile, or the writer of {fmt.name!r} lost some"
         )

@@ -70,6 +70,8 @@ def check_schema(columns: Columns, schema: Mapping[str, Column]) -> Columns:
 def _column_name(key: str) -> str:
     if not isinstance(key, str) or not key.strip(". "):
         raise ContractError(f"column name {key!r}: expected a non-empty string")
+    if "\0" in key or (not key.isascii() and key != key.encode(errors="ignore").decode()):
+        raise ContractError(f"column name {key!r} cannot be the name of a file: it has a NUL or a lone surrogate in it")
     name = key.replace("/", "_")
     if name in INDEX_COLUMNS:
         raise ContractError(f"column name {key!r} is reserved for the episode index; rename it")

@@ -3,17 +3,21 @@
 `<name>.journal` holds JSON lines, each followed by a tab and the CRC-32 of its text, so that a line torn by a crash is
 recognised and ignored. The first line is the header; then comes one line per committed episode. A dataset without a
 journal is complete and usable, there is only less to say about it.
+
+A new dataset is built with its journal in a hidden folder, and both are moved into place one after the other. So the
+journal of a dataset is the one that names it, beside it or still in that folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,11 +28,29 @@ from stable_worldmodel.errors import ContractError
 JOURNAL_VERSION = 1
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 def journal_path(dataset: Path) -> Path:
     """Where the journal of `dataset` lies."""
     return dataset.with_name(dataset.name + ".journal")
+
+
+def building_path(dataset: Path) -> Path:
+    """Where what is to appear at `dataset` is built: in a hidden folder of the same file system."""
+    return dataset.with_name(f".{dataset.name}.partial") / dataset.name
+
+
+def format_line(record: Record) -> bytes:
+    """Return a line of a journal."""
+    text = json.dumps(record, default=_plain, sort_keys=True).encode()
+    return b"%s\t%08x\n" % (text, zlib.crc32(text))
+
+
+def parse_line(line: bytes) -> Record | None:
+    """Return the record in a line of a journal, or None when it is torn or damaged."""
+    text, _, checksum = line.rpartition(b"\t")
+    return json.loads(text) if checksum == b"%08x\n" % zlib.crc32(text) else None
 
 
 def make_header(
@@ -67,20 +89,48 @@ def read_journal(path: Path) -> Iterator[tuple[Record, int]]:
     end = 0
     with path.open("rb") as file:
         for line in file:
-            text, _, checksum = line.rpartition(b"\t")
-            if checksum != b"%08x\n" % zlib.crc32(text):
+            record = parse_line(line)
+            if record is None:
                 return
             end += len(line)
-            yield json.loads(text), end
+            yield record, end
+
+
+def look_for(dataset: Path, read: Callable[[Path], T]) -> list[T]:
+    """Return what `read` finds in journals that may be that of `dataset`: the one beside it, then one of a replacement.
+
+    That one is read first, because it may be moved beside the dataset meanwhile. Empty findings are left out.
+    """
+    found: list[T] = []
+    for journal in (journal_path(building_path(dataset)), journal_path(dataset)):
+        with contextlib.suppress(FileNotFoundError):
+            found.insert(0, read(journal))
+    return [content for content in found if content]
 
 
 def read_header(dataset: Path, dataset_id: str | None) -> Record | None:
-    """Return the header of the journal of `dataset`, or None when there is none or it belongs to another file."""
-    path = journal_path(dataset)
-    if dataset_id is None or not path.exists():
-        return None
-    header = next((record for record, _ in read_journal(path)), None)
-    return header if header and header.get("dataset_id") == dataset_id else None
+    """Return the header of the journal that names the dataset at `dataset`, or None."""
+    return next((header for header in look_for(dataset, first_record) if _names(header, dataset_id)), None)
+
+
+def read_records(dataset: Path, dataset_id: str | None) -> list[Record]:
+    """Return all records of the journal that names the dataset at `dataset`; nothing when there is none."""
+    return next((records for records in look_for(dataset, all_records) if _names(records[0], dataset_id)), [])
+
+
+def first_record(journal: Path) -> Record:
+    """Return the first record of a journal; nothing when it is damaged."""
+    with journal.open("rb") as file:
+        return parse_line(file.readline()) or {}
+
+
+def all_records(journal: Path) -> list[Record]:
+    """Return the records of a journal up to the first torn or damaged line."""
+    return [record for record, _ in read_journal(journal)]
+
+
+def _names(header: Record, dataset_id: str | None) -> bool:
+    return dataset_id is not None and header.get("dataset_id") == dataset_id
 
 
 class Journal:
@@ -121,8 +171,7 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Write one record and hand it to the operating system."""
-        text = json.dumps(record, default=_plain, sort_keys=True).encode()
-        self._file.write(b"%s\t%08x\n" % (text, zlib.crc32(text)))
+        self._file.write(format_line(record))
         self._file.flush()
         self.num_episodes += record["kind"] == "episode"
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from stable_worldmodel.data.cache import PathLike, check_path, dataset_path, dataset_places, first_dataset
-from stable_worldmodel.data.journal import journal_path
+from stable_worldmodel.data.journal import building_path, journal_path
 from stable_worldmodel.data.lock import lock_path
 from stable_worldmodel.data.remote import (
     dataset_in_url,
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_MODES = ("append", "overwrite", "error")
 DEFAULT_FORMAT = "hdf5"
+OPEN_TRIES = 5
 
 
 class DatasetWriter(Writer, Protocol):
@@ -80,10 +81,21 @@ class Format:
         raise NotImplementedError(f"format {cls.name!r} cannot be verified")
 
     @classmethod
+    def stored_rows(cls, episode: Mapping[str, Any], rows: int, options: Mapping[str, Any]) -> int:
+        """How many of the `rows` of an episode a writer with these options stores."""
+        return rows
+
+    @classmethod
+    def publish(cls, path: Path) -> None:
+        """Put the dataset that was built for `path` in its hidden folder there, see `formats.shared.swap`."""
+        from stable_worldmodel.data.formats.shared.swap import publish
+
+        publish(path)
+
+    @classmethod
     def side_files(cls, path: Path) -> list[Path]:
         """What may lie beside the dataset `path` and belongs to it; none of it needs to exist."""
-        hidden = path.with_name(f".{path.name}.partial")
-        return [journal_path(path), lock_path(path), record_path(path), hidden]
+        return [journal_path(path), lock_path(path), record_path(path), building_path(path).parent]
 
 
 FORMATS: dict[str, type[Format]] = {}
@@ -142,10 +154,23 @@ def load_dataset(
     there is no such dataset, ContractError when its format is not recognised.
     """
     location = locate_dataset(name, cache_dir, format, kwargs.get("storage_options"))
-    dataset = format_of(location, format).open_reader(location, **kwargs)
+    fmt = format_of(location, format)
+    for _ in range(OPEN_TRIES):
+        before = _file_at(location)
+        dataset = fmt.open_reader(location, **kwargs)
+        if _file_at(location) == before:  # else it was replaced, and its journal may be that of the other one
+            break
     if isinstance(location, Path) and (record := record_path(location)).exists():
         dataset.metadata = {**dataset.metadata, "hub": json.loads(record.read_text())}
     return dataset
+
+
+def _file_at(location: Path | str) -> tuple[int, int] | None:
+    """What tells a local file or directory from one that replaces it."""
+    if not isinstance(location, Path):
+        return None
+    found = location.stat()
+    return found.st_dev, found.st_ino
 
 
 def locate_dataset(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stable_worldmodel.data.cache import dataset_path
+from stable_worldmodel.data.journal import building_path, journal_path
+from stable_worldmodel.data.lock import DatasetLockedError, WriterLock
 from stable_worldmodel.data.registry import PathLike, format_of
 
 
@@ -39,4 +42,14 @@ def verify(
     repair: when there are faults, drop the first episode that is not good and all after it. Nothing is guessed.
     """
     path = dataset_path(name, cache_dir)
+    _finish_publish(path)
     return format_of(path, format).verify(path, deep, repair)
+
+
+def _finish_publish(path: Path) -> None:
+    """Let the journal of a dataset follow it, if its writer was killed in between; what is beside it is another's."""
+    from stable_worldmodel.data.formats.shared.swap import finish_publish
+
+    if journal_path(building_path(path)).exists():
+        with suppress(OSError, DatasetLockedError), WriterLock(path):
+            finish_publish(path, lambda: None)

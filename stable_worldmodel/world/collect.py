@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stable_worldmodel.errors import ContractError
+from stable_worldmodel.pool import Pool
 from stable_worldmodel.protocols import Writer
 from stable_worldmodel.utils.provenance import package_versions
 from stable_worldmodel.world.episode import Episode
@@ -76,10 +77,33 @@ def _check_same_run(path: str, stored: dict[str, Any] | None, wanted: dict[str, 
 
 def run_metadata(stepper: Stepper, env: dict[str, Any], seed: int | None, options: Any) -> dict[str, Any]:
     """What the dataset records about its origin, JSON-able."""
+    rate = frame_rate(stepper.pool)
     return {
         "env": env,
         "policy": describe_policy(stepper.policy),
         "seed": seed,
         "options": describe(options),
+        **({} if rate is None else {"render_fps": rate}),
+        **({} if (bounds := action_bounds(stepper.pool)) is None else {"action_space": bounds}),
         "versions": package_versions(),
     }
+
+
+def action_bounds(pool: Pool) -> dict[str, list[float]] | None:
+    """`low` and `high` of a bounded Box of actions, flattened; None for other spaces."""
+    space = pool.single_action_space
+    bounds = {name: np.asarray(getattr(space, name, np.nan), np.float64).reshape(-1) for name in ("low", "high")}
+    if not all(np.isfinite(values).all() for values in bounds.values()):
+        return None
+    return {name: values.tolist() for name, values in bounds.items()}
+
+
+def frame_rate(pool: Pool) -> float | None:
+    """Frames per second according to the metadata of the envs; None where they do not say, or not the same."""
+    try:
+        found = pool.call("metadata")
+    except (AttributeError, NotImplementedError):  # a vector env that is one program, not many envs
+        found = [getattr(getattr(pool, "env", None), "metadata", None)]
+    rates = {metadata.get("render_fps") if isinstance(metadata, Mapping) else None for metadata in found}
+    rate = rates.pop() if len(rates) == 1 else None
+    return rate if isinstance(rate, (int, float)) and rate > 0 else None

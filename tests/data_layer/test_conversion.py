@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -373,10 +374,34 @@ def test_copying_holds_one_episode_at_a_time(tmp_path):
             return self
 
         def advance(self, n=1, *, steps=0, **_):
-            building = tmp_path / ".b.h5.building" / "b.h5"
+            building = tmp_path / ".b.h5.partial" / "b.h5"
             seen.append((steps, len(load_dataset(building).lengths) if building.exists() else 0))
 
     convert(source, tmp_path / "b.h5", progress=Watch())
     lengths = load_dataset(source).lengths.tolist()
     assert [steps for steps, _ in seen] == lengths
     assert [written for _, written in seen] == [1, 2, 3]
+
+
+def test_rows_that_a_format_leaves_out_when_told_to_are_not_missed(source, tmp_path):
+    lengths = load_dataset(source).lengths
+    options = {"dest_format": "lerobot", "keep_last": False, "progress": False}
+    steps = convert(source, tmp_path / "steps", **options)
+    assert load_dataset(steps).lengths.tolist() == (lengths - 1).tolist()
+    twice = merge([source, source], tmp_path / "twice", **options)
+    assert load_dataset(twice).lengths.tolist() == [*(lengths - 1), *(lengths - 1)]
+    again = convert(steps, tmp_path / "again", **options)  # which has nothing more to leave out
+    assert load_dataset(again).lengths.tolist() == (lengths - 1).tolist()
+
+
+@pytest.mark.parametrize("format", [name for name in WRITABLE if data.FORMATS[name].reencodes_images])
+def test_a_dataset_whose_writer_died_is_copied_with_all_its_episodes(tmp_path, format):
+    live = tmp_path / "live" / "set"
+    with data.open_writer(live, format=format) as writer:
+        writer.write_episodes(make_episode(k) for k in range(3))
+        shutil.copytree(tmp_path / "live", tmp_path / "killed")
+    copy = convert(tmp_path / "killed" / "set", tmp_path / "copy", dest_format=None, progress=False)
+    assert data.detect_format(copy) is data.FORMATS[format]
+    assert load_dataset(copy).get_col_data("seed").tolist() == load_dataset(live).get_col_data("seed").tolist()
+    assert data.verify(copy, deep=True).ok
+    assert not [name for name in names_in(tmp_path) if name.startswith(".") or name.endswith((".log", ".lock"))]

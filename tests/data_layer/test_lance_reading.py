@@ -79,6 +79,22 @@ def test_workers_of_a_data_loader_read_after_fork_and_spawn(path, tmp_path):
     assert not done.stderr
 
 
+def test_no_fork_is_warned_of_wherever_warnings_are_caught(tmp_path):
+    code = """
+import os, warnings
+from stable_worldmodel.data.formats.lance import tables
+tables.library()
+for _ in range(2):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+"""
+    in_new_process(code, tmp_path)
+
+
 def test_other_formats_never_import_pylance(tmp_path):
     code = """
 import sys, os

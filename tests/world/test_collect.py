@@ -110,6 +110,16 @@ def test_what_collect_wrote_load_dataset_finds(tmp_path, monkeypatch):
     assert dataset.metadata["seed"] == 0
 
 
+@pytest.mark.parametrize("backend", ["sync", "process"])
+def test_frame_rate_of_the_envs_is_noted_and_used(tmp_path, backend):
+    with World("CartPole-v1", 2, (32, 32), verbose=0, max_episode_steps=5, backend=backend) as world:
+        world.set_policy(RandomPolicy(seed=1))
+        for name, options in {"noted": {}, "given": {"fps": 7}}.items():
+            world.collect(tmp_path / name, 1, seed=0, format="lerobot", progress=False, **options)
+    assert load_dataset(tmp_path / "noted").metadata["render_fps"] == 50  # as Gymnasium says
+    assert [load_dataset(tmp_path / name).fps for name in ("noted", "given")] == [50, 7]
+
+
 def test_another_run_cannot_be_resumed_by_mistake(tmp_path):
     collect(tmp_path / "d.h5", 3)
     before = content(tmp_path / "d.h5")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ import numpy as np
 
 from stable_worldmodel.data.formats.directory.row_log import LoggedEpisode
 from stable_worldmodel.data.formats.shared.stored import Layout
-from stable_worldmodel.data.journal import Record, episode_record, journal_path
+from stable_worldmodel.data.journal import Record, episode_record, look_for, parse_line
 from stable_worldmodel.errors import ContractError
 
 _TAIL_BYTES = 1 << 20  # of the journal, which has the line about the last episode in it
@@ -39,10 +38,6 @@ class Recorded:
     @property
     def metadata(self) -> dict[str, Any]:
         return self.header.get("metadata", {})
-
-    def of(self, dataset_id: str | None) -> Recorded:
-        """This, if it is about the dataset with this identity; else nothing."""
-        return self if dataset_id is not None and self.header.get("dataset_id") == dataset_id else Recorded()
 
 
 @dataclass(frozen=True)
@@ -85,28 +80,31 @@ def without_losses(layout: LayoutType) -> LayoutType:
     return layout
 
 
-def read_recorded(dataset: Path) -> Recorded:
-    """Read the two ends of the journal beside `dataset`.
+class Recordings:
+    """What the journals beside `dataset` say, at one moment: its own, and that of a replacement being written.
 
     Writers add to the journal last, so what is read before the dataset never promises more than the dataset has.
     """
-    path = journal_path(dataset)
-    if not path.exists():
-        return Recorded()
-    with path.open("rb") as file:  # one file, should another one be put in its place meanwhile
-        header = _parse_line(file.readline())
-        if header.get("kind") != "header":
-            return Recorded()
+
+    def __init__(self, dataset: Path) -> None:
+        self._found = look_for(dataset, _read_ends)
+
+    def of(self, dataset_id: str | None) -> Recorded:
+        """Return what is said about the dataset with this identity."""
+        known = (found for found in self._found if found and found.header.get("dataset_id") == dataset_id)
+        return Recorded() if dataset_id is None else next(known, Recorded())
+
+
+def _read_ends(journal: Path) -> Recorded | None:
+    """Read the first line of a journal and the last ones. None when it is damaged."""
+    with journal.open("rb") as file:  # one file, should another one be put in its place meanwhile
+        header = parse_line(file.readline())
+        if header is None or header.get("kind") != "header":
+            return None
         file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        records = [_parse_line(line) for line in file]
-    numbers = [record["i"] for record in records if record.get("kind") == "episode"]
+        records = [record for line in file if (record := parse_line(line))]
+    numbers = [record["i"] for record in records if record["kind"] == "episode"]
     return Recorded(header, max(numbers) + 1 if numbers else header["first_episode"])
-
-
-def _parse_line(line: bytes) -> Record:
-    """Return a line of the journal, empty when it is torn or damaged."""
-    text, _, checksum = line.rpartition(b"\t")
-    return json.loads(text) if checksum == b"%08x\n" % zlib.crc32(text) else {}
 
 
 def find_losses(recorded: Recorded, found: Iterable[str], episodes: int) -> Losses:

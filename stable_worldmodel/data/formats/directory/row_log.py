@@ -10,11 +10,13 @@ Readers load the log as a whole: the writer may empty it under their hands.
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
+import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import numpy as np
 
 _HEAD = struct.Struct("<4sIQ")  # tag, CRC-32 of the body, size of the body
 _TAG = b"swmE"
+_PARTS_AT_ONCE = 512  # systems take 1024 and more
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,22 @@ def _columns(head: dict[str, Any], data: memoryview) -> dict[str, np.ndarray]:
     return columns
 
 
+def _bytes_of(values: np.ndarray) -> np.ndarray:
+    """The memory of an array, (n,) uint8; a copy only where it is not in one piece."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def _write(file: io.FileIO, parts: Iterable[Any]) -> None:
+    """Write all parts, which joined would take a copy. A full disk takes some of them before it refuses."""
+    rest = [memoryview(part) for part in parts if len(part)]
+    while rest:
+        size = os.writev(file.fileno(), rest[:_PARTS_AT_ONCE]) if hasattr(os, "writev") else file.write(rest[0])
+        while rest and size >= len(rest[0]):
+            size -= len(rest.pop(0))
+        if size:
+            rest[0] = rest[0][size:]
+
+
 def read_log(dataset: Path, dataset_id: str | None, first: int) -> list[LoggedEpisode]:
     """Return what `logged_episodes` finds in the log of `dataset` at this moment."""
     return logged_episodes(log_content(dataset), dataset_id, first)
@@ -108,14 +127,13 @@ class RowLog:
             "notes": notes,
             "columns": {name: [values.dtype.str, values.shape] for name, values in columns.items()},
         }).encode()  # fmt: skip
-        parts = [len(head).to_bytes(4, "little"), head]
-        parts += [np.ascontiguousarray(values).tobytes() for values in columns.values()]
-        body = b"".join(parts)
-        record = memoryview(_HEAD.pack(_TAG, zlib.crc32(body), len(body)) + body)
+        parts: list[Any] = [len(head).to_bytes(4, "little"), head, *map(_bytes_of, columns.values())]
+        crc = 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
         begin, size = self._file.tell(), self.size
         try:
-            while len(record):  # a full disk takes a part before it refuses
-                record = record[self._file.write(record) :]
+            _write(self._file, [_HEAD.pack(_TAG, crc, sum(map(len, parts))), *parts])
             self.size += 1
         except BaseException:
             if self.size == size:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stable_worldmodel.data.formats.directory.record import DirectoryLayout, record_of, stored_record
 from stable_worldmodel.data.formats.hdf5.verify import check_index
-from stable_worldmodel.data.journal import Record, journal_path, read_header, read_journal
+from stable_worldmodel.data.journal import Record, read_records
 from stable_worldmodel.data.lock import WriterLock, is_locked
 from stable_worldmodel.data.verify import Report
 from stable_worldmodel.errors import ContractError
@@ -99,9 +99,7 @@ def _check_episodes(layout: DirectoryLayout, path: Path, table: Table, deep: boo
 
 def _records(path: Path, dataset_id: str | None) -> dict[int, Record]:
     """The journal's lines about episodes, by episode."""
-    if read_header(path, dataset_id) is None:
-        return {}
-    return {record["i"]: record for record, _ in read_journal(journal_path(path)) if record["kind"] == "episode"}
+    return {record["i"]: record for record in read_records(path, dataset_id) if record["kind"] == "episode"}
 
 
 def _episode_fault(layout: DirectoryLayout, table: Table, i: int, recorded: Record | None, deep: bool) -> str | None:

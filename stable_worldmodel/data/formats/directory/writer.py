@@ -60,6 +60,13 @@ class DirectoryWriter(EpisodeWriter):
         """Whether the directory `path` holds a dataset of this format."""
         raise NotImplementedError
 
+    def _identity(self) -> str | None:
+        return self._read_identity(self.path) if self._recognises(self.path) else None
+
+    def _read_identity(self, path: Path) -> str | None:
+        """Return the identity of a dataset of this format; may raise."""
+        raise NotImplementedError
+
     def _open_layout(self, path: Path, keep: int | None) -> DirectoryLayout:
         """Look at an existing dataset; ContractError when it cannot be continued, after the first `keep` episodes."""
         raise NotImplementedError
@@ -67,7 +74,7 @@ class DirectoryWriter(EpisodeWriter):
     def _check(self, columns: Columns) -> None:
         """Raise ContractError for names or values that the format cannot hold."""
         for name, values in columns.items():
-            if "\0" in name or name.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
+            if name.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
                 raise ContractError(f"column name {name!r} cannot be the name of a file; rename it")
             if values.dtype == object:
                 _check_texts(name, values)

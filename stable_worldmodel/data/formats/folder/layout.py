@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from stable_worldmodel.data.columns import INDEX_COLUMNS, Column, decode_text
-from stable_worldmodel.data.formats.directory.record import find_losses, read_recorded
+from stable_worldmodel.data.formats.directory.record import Recordings, find_losses
 from stable_worldmodel.data.formats.directory.row_log import LoggedEpisode, read_log
 from stable_worldmodel.data.formats.folder import npz_table as npz
 from stable_worldmodel.data.formats.shared.disk import sync
@@ -153,7 +153,7 @@ class FolderLayout:
         self._damage = damage
         self.damaged: list[str] = []  # columns
         self._directory = Directory(path)
-        recorded = read_recorded(path)  # before the dataset, which a writer may be adding to
+        recordings = Recordings(path)  # before the dataset, which a writer may be adding to
         self.stored, self.logged = self._read_consistently()
         whole = self.stored.extended(self.logged)
         if not len(whole.lengths):
@@ -161,7 +161,7 @@ class FolderLayout:
         self.index = RowIndex(whole.lengths, whole.offsets)
         self.dataset_id = whole.dataset_id
         self._sealed_row = whole.sealed_row
-        recorded = recorded.of(whole.dataset_id)
+        recorded = recordings.of(whole.dataset_id)
         self.metadata: Mapping[str, Any] = recorded.metadata
         self.columns: dict[str, Column] = {}
         self.frames: dict[str, Frames] = {}

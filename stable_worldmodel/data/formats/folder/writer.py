@@ -67,6 +67,9 @@ class FolderWriter(DirectoryWriter):
     def _recognises(self, path: Path) -> bool:
         return is_folder_dataset(path) and VIDEO_SUFFIX not in frame_suffixes(path)
 
+    def _read_identity(self, path: Path) -> str | None:
+        return read_index(path).dataset_id
+
     def _open_layout(self, path: Path, keep: int | None) -> DirectoryLayout:
         layout = FolderLayout(path)
         if keep is None:
@@ -151,7 +154,7 @@ class VideoWriter(FolderWriter):
 
     gop: frames from one key frame to the next. Small is fast for windows, large is small on disk.
     crf: x264's quality, 0 (best) .. 51. preset: x264's, from `ultrafast` to `veryslow`.
-    fps: nominal.
+    fps: nominal; default: `fps` or `render_fps` of the metadata, or 25.
     Images with an alpha channel are PNG files, as in a `folder` dataset.
     """
 
@@ -162,17 +165,17 @@ class VideoWriter(FolderWriter):
         path: str | os.PathLike[str],
         mode: str = "append",
         *,
-        fps: int = mp4.FPS,
+        fps: int | None = None,
         gop: int = mp4.GOP,
         crf: int = mp4.CRF,
         preset: str = mp4.PRESET,
         **options: Any,
     ) -> None:
-        if fps < 1 or gop < 1:
+        if (fps is not None and fps < 1) or gop < 1:
             raise ContractError(f"fps={fps}, gop={gop}: expected both >= 1")
         require("av", "data")
-        self._video: dict[str, Any] = {"fps": fps, "crf": crf, "preset": preset}
-        self._gop = gop
+        self._video: dict[str, Any] = {"crf": crf, "preset": preset}
+        self._fps, self._gop = fps, gop
         super().__init__(path, mode, **options)
 
     def _recognises(self, path: Path) -> bool:
@@ -183,7 +186,8 @@ class VideoWriter(FolderWriter):
 
     def _write_video(self, path: Path, values: np.ndarray) -> FileSums:
         constant = is_constant(values)
-        data = mp4.encode_video(values, gop=len(values) if constant else self._gop, **self._video)
+        gop, fps = len(values) if constant else self._gop, self._frame_rate(self._fps, mp4.FPS)
+        data = mp4.encode_video(values, fps, gop, **self._video)
         path.unlink(missing_ok=True)
         path.write_bytes(data)
         self._written([path])

@@ -109,6 +109,12 @@ def _column_of(dataset: h5py.Dataset) -> Column | None:
     return Column.numeric(dataset.dtype.newbyteorder("="), dataset.shape[1:])
 
 
+def has_plain_rows(dataset: h5py.Dataset) -> bool:
+    """Whether each row is a chunk of its own, with the same bytes as in memory."""
+    unfiltered = dataset.id.get_create_plist().get_nfilters() == 0
+    return dataset.chunks == (1, *dataset.shape[1:]) and unfiltered and dataset.dtype.isnative
+
+
 def split_frames(values: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the frames of an episode without repetitions, and the number of the frame that each row shows.
 

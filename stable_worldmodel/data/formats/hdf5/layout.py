@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import io
 import logging
 import os
 import time
@@ -21,9 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.columns import INDEX_COLUMNS, Column
-from stable_worldmodel.data.formats.hdf5.columns import FRAMES, ROW, StoredColumn, split_frames, stored_column
+from stable_worldmodel.data.formats.hdf5.columns import FRAMES, ROW, StoredColumn, stored_column
 from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, read_superblock, superblock_version
 from stable_worldmodel.errors import ContractError, MissingKeyError, NotFoundError
+
+try:
+    import resource
+except ImportError:  # Windows has no limits of this kind
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import h5py
@@ -33,6 +40,7 @@ logger = logging.getLogger(__name__)
 ID_ATTRIBUTE = "swm_dataset_id"  # ties the file to its journal
 TABLE_CHUNK_BYTES = 128 * 1024
 INDEX_CHUNK_ROWS = 1024
+ENTRY_BYTES, INDEX_BYTES = 24, 4 << 10  # of the library's index of chunks, at most: per chunk and beside them
 CHUNK_CACHE_BYTES = 256 << 20  # of a reader
 READ_ATTEMPTS = 24  # of metadata with a wrong checksum
 OPEN_PATIENCE = 2.0  # seconds; a writer that is just opening locks readers out for milliseconds
@@ -175,42 +183,72 @@ def encode_texts(columns: Mapping[str, np.ndarray], widths: Mapping[str, int]) -
 
 
 def create_file(path: Path, stored: Mapping[str, np.ndarray], unique: Collection[str] = ()) -> str:
-    """Write a new file that holds one episode, and return its identity. Images of columns `unique` are stored once."""
+    """Write a new file for episodes like `stored`, without a row yet, and return its identity.
+
+    Images of columns `unique` are stored once. Raises OSError when the disk has no room for the first episode: were the
+    library to find that out, it would crash at the end of the program over the beginnings of a file that it cannot
+    write. So it makes the file in memory, and what it adds later has its place.
+    """
     import h5py
 
-    rows = len(next(iter(stored.values())))
     dataset_id = uuid.uuid4().hex
+    memory = io.BytesIO()
     # v110 is the oldest file version in which a reader can follow a writer (SWMR).
-    with h5py.File(path, "w", libver=("v110", "latest")) as file:
+    with h5py.File(memory, "w", libver=("v110", "latest")) as file:
         file.attrs[ID_ATTRIBUTE] = dataset_id
         for name, values in stored.items():
             if name in unique:
-                frames, row = split_frames(values, first=0)
-                _create_dataset(file, f"{name}/{FRAMES}", frames)
-                _create_dataset(file, f"{name}/{ROW}", row)
+                _create_dataset(file, f"{name}/{FRAMES}", values.dtype, values.shape[1:])
+                _create_dataset(file, f"{name}/{ROW}", np.dtype(np.int64), ())
             else:
-                _create_dataset(file, name, values)
-        for name, dtype, value in (("ep_offset", np.int64, 0), ("ep_len", np.int32, rows)):
-            index = np.array([value], dtype=dtype)
-            file.create_dataset(name, data=index, maxshape=(None,), chunks=(INDEX_CHUNK_ROWS,))
+                _create_dataset(file, name, values.dtype, values.shape[1:])
+        for name, dtype in (("ep_offset", np.int64), ("ep_len", np.int32)):
+            file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(INDEX_CHUNK_ROWS,))
+        datasets = datasets_of(file, columns_of(file)).values()
+        room = sum(_most_bytes(dataset, len(next(iter(stored.values())))) for dataset in datasets)
+    path.write_bytes(memory.getbuffer())
+    _reserve(path, memory.getbuffer().nbytes + room)
     return dataset_id
 
 
-def _create_dataset(file: h5py.File, path: str, values: np.ndarray) -> None:
-    image = Column.of(values).kind == "image"
+def _create_dataset(file: h5py.File, path: str, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
+    image = Column.of(np.empty((0, *row_shape), dtype)).kind == "image"
+    row_bytes = dtype.itemsize * int(np.prod(row_shape))
     file.create_dataset(
         path,
-        data=values,
-        dtype=values.dtype,
-        maxshape=(None, *values.shape[1:]),
-        chunks=(1 if image else _table_chunk_rows(values), *values.shape[1:]),
+        (0, *row_shape),
+        dtype,
+        maxshape=(None, *row_shape),
+        chunks=(1 if image else max(1, TABLE_CHUNK_BYTES // row_bytes), *row_shape),
         fill_time="never" if image else "ifset",
     )
 
 
-def _table_chunk_rows(values: np.ndarray) -> int:
-    row_bytes = values.nbytes // len(values)
-    return max(1, TABLE_CHUNK_BYTES // row_bytes)
+def _most_bytes(dataset: h5py.Dataset, rows: int) -> int:
+    """Return what a dataset without rows may add to the file when it gets so many."""
+    chunks = -(-rows // dataset.chunks[0])
+    return chunks * (int(np.prod(dataset.chunks)) * dataset.dtype.itemsize + ENTRY_BYTES) + INDEX_BYTES
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk for a file, where the system can; OSError when there are not as many."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def check_size_limit(path: Path) -> None:
+    """Raise OSError when this process may not write to all of the file, which the library takes as badly."""
+    if resource is None:
+        return
+    limit, size = resource.getrlimit(resource.RLIMIT_FSIZE)[0], path.stat().st_size
+    if limit != resource.RLIM_INFINITY and limit < size:
+        raise OSError(errno.EFBIG, f"{size} bytes, the limit of this process is {limit}", str(path))
 
 
 def prepare_append(path: Path) -> str:

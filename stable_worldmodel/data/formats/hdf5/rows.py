@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.formats.hdf5.chunk_index import chunk_addresses
+from stable_worldmodel.data.formats.hdf5.columns import has_plain_rows
 from stable_worldmodel.data.formats.shared.threads import in_threads, num_threads
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def row_offsets(dataset: h5py.Dataset, rows: int) -> np.ndarray | None:
 
     None when rows cannot be addressed that way: another chunking, a filter, a chunk never written, a library too old.
     """
-    plain = dataset.chunks == (1, *dataset.shape[1:]) and dataset.id.get_create_plist().get_nfilters() == 0
-    if not plain or not dataset.dtype.isnative:
+    if not has_plain_rows(dataset):
         return None
     found = chunk_addresses(dataset, rows)
     return _ask_library(dataset, rows) if found is None else found

@@ -8,6 +8,7 @@ visible when its length is flushed into `ep_len`, after everything else.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,10 +21,18 @@ from stable_worldmodel.data.cache import ensure_dir_exists
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.episode import Columns
 from stable_worldmodel.data.formats.hdf5 import layout, repair
-from stable_worldmodel.data.formats.hdf5.columns import UNIQUE_COLUMNS, StoredColumn, check_patterns, is_unique
+from stable_worldmodel.data.formats.hdf5.checksums import crc32_of_rows
+from stable_worldmodel.data.formats.hdf5.columns import (
+    UNIQUE_COLUMNS,
+    StoredColumn,
+    check_patterns,
+    has_plain_rows,
+    is_unique,
+)
 from stable_worldmodel.data.formats.shared.disk import sync
+from stable_worldmodel.data.formats.shared.threads import in_background
 from stable_worldmodel.data.formats.shared.writer import EpisodeWriter
-from stable_worldmodel.data.journal import Journal, episode_record, journal_path, make_header
+from stable_worldmodel.data.journal import Journal, Record, episode_record, journal_path, make_header
 from stable_worldmodel.data.lock import DatasetLockedError
 from stable_worldmodel.data.registry import PathLike
 
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
     import h5py
 
 T = TypeVar("T")
+
+BACKGROUND_BYTES = 1 << 20  # checksums of smaller episodes take less time than handing them to another thread
 
 
 class HDF5Writer(EpisodeWriter):
@@ -57,6 +68,7 @@ class HDF5Writer(EpisodeWriter):
         self._rows = 0
         self._stored: dict[str, StoredColumn] = {}
         self._sizes: dict[str, int] = {}  # committed lengths of `_datasets`
+        self._plain: set[str] = set()  # those whose rows are images that can be written as they are
         self._widths: dict[str, int] = {}
         super().__init__(path, mode, **options)
 
@@ -72,21 +84,27 @@ class HDF5Writer(EpisodeWriter):
                 longest = max(len(text.encode()) for text in columns[name])
                 self._widths[name] = step * max(1, -(-longest // step))
         ensure_dir_exists(self._partial)
-        target = self._new
         stored = layout.encode_texts(columns, self._widths)
         unique = [name for name, column in self._schema.items() if is_unique(name, column, self._unique_columns)]
-        dataset_id = layout.create_file(target, stored, unique)
-        with Journal(journal_path(target)) as journal:
-            journal.begin(make_header(dataset_id, self._schema, self.metadata, first_episode=0), 1)
-            journal.append(episode_record(0, stored))
-            journal.sync()
-        sync([target])
-        if not self._replacing:
-            self._publish()
-        self._open(target if self._replacing else self.path)
+        try:
+            layout.create_file(self._new, stored, unique)
+            self._open(self._new)
+            self._commit(columns)
+            if not self._replacing:
+                self._finish()
+                self._publish()
+                self._open(self.path)
+        except BaseException:
+            with contextlib.suppress(Exception):  # it is not worth more than what has happened
+                if self._is_open:
+                    self._finish()
+            self._is_open, self.num_episodes = False, 0
+            self._discard_partial()
+            raise
 
     def _open(self, target: Path) -> None:
         """Continue `target` after its last committed episode."""
+        layout.check_size_limit(target)
         block = repair.read_superblock(target)
         if repair.needs_repair(target, block):  # we hold the lock, so its writer is dead
             with Journal(journal_path(target)) as journal:
@@ -103,6 +121,8 @@ class HDF5Writer(EpisodeWriter):
             name: stored.entries.dtype.itemsize for name, stored in self._stored.items() if stored.column.kind == "text"
         }
         self._datasets = layout.datasets_of(self._file, self._stored)  # kept open: warm chunk caches
+        frames = [column for column in self._stored.values() if column.column.kind == "image"]
+        self._plain = {column.entries_path for column in frames if has_plain_rows(column.entries)}
         self._sizes = layout.sizes_of(self._stored, self._rows, self.num_episodes)
         layout.cut(self._datasets, self._sizes)  # what an interrupted commit left behind
         known = {} if self.num_episodes else self.metadata  # nobody knows how the episodes before a journal were made
@@ -121,22 +141,45 @@ class HDF5Writer(EpisodeWriter):
         parts: Columns = {}
         for name, values in stored.items():
             parts.update(self._stored[name].extension(values, self._sizes))
-        parts["ep_offset"] = np.array([self._rows])
-        parts["ep_len"] = np.array([rows])  # the last one
+        record: Callable[[], Record] = partial(self._describe, self.num_episodes, stored, parts)
+        if sum(values.nbytes for values in parts.values()) >= BACKGROUND_BYTES:
+            record = in_background(record)
         for path, values in parts.items():
             self._extend(path, values)
+        for path, value in (("ep_offset", self._rows), ("ep_len", rows)):  # `ep_len` is the last one
+            parts[path] = np.array([value])
+            self._extend(path, parts[path])
         for path, values in parts.items():
             self._sizes[path] += len(values)
         self._rows += rows
         self.num_episodes += 1
-        self._journal.append(episode_record(self.num_episodes - 1, stored))
+        self._journal.append(record())
         if time.monotonic() - self._last_sync >= self._fsync_every:
             self._sync_all()
 
+    def _describe(self, i: int, stored: Columns, parts: Columns) -> Record:
+        """Return `journal.episode_record`. Checksums cost more than writing: no frame is looked at twice."""
+        paths = {name: [*self._stored[name].datasets] for name in stored if self._stored[name].shown is not None}
+        short = {name: parts[row] for name, (_, row) in paths.items()}  # in place of the images, as many rows
+        record = episode_record(i, {**stored, **short})
+        for name, (frames, row) in paths.items():
+            record["crc32"][name] = crc32_of_rows(parts[frames], parts[row] - parts[row][0])
+        return {**record, "bytes": sum(values.nbytes for values in stored.values())}
+
     def _extend(self, path: str, values: np.ndarray) -> None:
+        """Append to a dataset, by the library's plain functions: what h5py offers beyond takes longer than the work."""
+        import h5py
+
         dataset, start = self._datasets[path], self._sizes[path]
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
+        others = (0,) * (values.ndim - 1)
+        dataset.id.set_extent((start + len(values), *values.shape[1:]))
+        if path in self._plain:  # past the library's cache and a copy
+            for i, frame in enumerate(values, start):
+                dataset.id.write_direct_chunk((i, *others), np.ascontiguousarray(frame))
+        else:
+            place = dataset.id.get_space()
+            place.select_hyperslab((start, *others), values.shape)
+            dataset.id.write(h5py.h5s.create_simple(values.shape), place, np.ascontiguousarray(values))
         dataset.flush()
 
     def _finish(self) -> None:

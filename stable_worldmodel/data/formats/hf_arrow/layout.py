@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.columns import DERIVED_COLUMNS, Column, decode_text
-from stable_worldmodel.data.formats.directory.record import find_losses, read_recorded
+from stable_worldmodel.data.formats.directory.record import Recordings, find_losses
 from stable_worldmodel.data.formats.directory.row_log import log_content, logged_episodes
 from stable_worldmodel.data.formats.hf_arrow import files
 from stable_worldmodel.data.formats.shared.frames import (
@@ -76,7 +76,7 @@ class ArrowLayout:
         self._intact: list[str] = []  # file names
         self._directory = Directory(path)
         self.parts = part_folders(path) or [path]
-        recorded = read_recorded(path)  # before the dataset, which a writer may be adding to
+        recordings = Recordings(path)  # before the dataset, which a writer may be adding to
         self._rows, notes, log = self._read_consistently()
         self._images: dict[str, str] | None = notes.get("images")  # column -> suffix, in files of this package
         self.generated: list[str] = notes.get("generated", [])
@@ -88,7 +88,7 @@ class ArrowLayout:
         if not len(lengths):
             raise ContractError(f"{path}: no episode is complete yet")
         self.index = RowIndex(lengths, np.cumsum(lengths) - lengths)
-        recorded = recorded.of(self.dataset_id)
+        recorded = recordings.of(self.dataset_id)
         self.metadata: Mapping[str, Any] = recorded.metadata
         self.columns: dict[str, Column] = {}
         self.frames: dict[str, Frames] = {}

@@ -59,6 +59,9 @@ class ArrowWriter(DirectoryWriter):
     def _recognises(self, path: Path) -> bool:
         return part_folders(path) == [path]
 
+    def _read_identity(self, path: Path) -> str | None:
+        return files.read_state(path).dataset_id
+
     def _open_layout(self, path: Path, keep: int | None) -> DirectoryLayout:
         layout = ArrowLayout(path)
         videos = sorted(name for name, suffix in layout.suffixes.items() if suffix not in STILL_SUFFIXES)

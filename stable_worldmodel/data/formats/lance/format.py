@@ -22,6 +22,7 @@ from stable_worldmodel.data.formats.lance.location import (
 )
 from stable_worldmodel.data.formats.lance.schema import EPISODE, EPISODES, FRAMES, STEP
 from stable_worldmodel.data.formats.lance.store import Store, open_store
+from stable_worldmodel.data.formats.lance.swap import publish_tables
 from stable_worldmodel.data.formats.lance.verify import verify_tables
 from stable_worldmodel.data.formats.lance.writer import LanceWriter
 from stable_worldmodel.data.formats.shared.stored import StoredDataset
@@ -64,6 +65,10 @@ class LanceFormat(Format):
     @classmethod
     def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:
         return verify_tables(locate(path), deep, repair)
+
+    @classmethod
+    def publish(cls, path: Path) -> None:
+        publish_tables(Location.of_table(path))
 
     @classmethod
     def side_files(cls, path: Path) -> list[Path]:

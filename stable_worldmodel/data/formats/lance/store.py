@@ -33,7 +33,7 @@ from stable_worldmodel.data.formats.lance.tables import Table
 from stable_worldmodel.data.formats.lance.values import slices
 from stable_worldmodel.data.formats.shared.images import image_shape
 from stable_worldmodel.data.formats.shared.mp4 import index_video
-from stable_worldmodel.data.journal import Record, journal_path, read_journal
+from stable_worldmodel.data.journal import Record, all_records, look_for
 from stable_worldmodel.errors import ContractError, NotFoundError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _open(
 ) -> Store:
     # First what promises something, then what holds it: a writer goes the other way, from the log to the tables.
     anchor = Path(location.anchor)
-    journals = [] if location.remote else _read_journals(anchor)
+    journals = [] if location.remote else look_for(anchor, all_records)
     log = b"" if location.remote else log_content(anchor)
     frames = Table(location.uri(FRAMES), options=options)
     if episode_column not in frames.schema.names:
@@ -165,17 +165,10 @@ def _open(
     hidden = {name for name, place in places.items() if place.form == "image"}.difference(shown)
     places = {name: place for name, place in places.items() if name not in hidden}
     store.places = {name: _with_size(store, name, place) for name, place in sorted(places.items())}
-    for journal in journals:
-        if frames.id is not None and journal[0].get("dataset_id") == frames.id:
-            _compare(store, journal, hidden)
+    own = (journal for journal in journals if frames.id is not None and journal[0].get("dataset_id") == frames.id)
+    if journal := next(own, None):
+        _compare(store, journal, hidden)
     return store
-
-
-def _read_journals(anchor: Path) -> list[list[Record]]:
-    """Return what the journals of a dataset say: the one beside it, and one that is to follow new tables into place."""
-    new = anchor.with_name(f".{anchor.name}.partial") / anchor.name
-    places = [journal_path(place) for place in (anchor, new) if journal_path(place).exists()]
-    return [records for place in places if (records := [record for record, _ in read_journal(place)])]
 
 
 def _table_beside(uri: str, table: str, frames: Table) -> Table | None:

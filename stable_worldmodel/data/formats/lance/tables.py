@@ -50,9 +50,18 @@ def library() -> Any:
 
 @lru_cache(maxsize=1)
 def _imported() -> Any:
-    # It warns at every fork from now on, of what is prevented here.
+    lance = require("lance", "data")
+    if hasattr(os, "register_at_fork"):  # of these functions the latest registered comes first, so before pylance's own
+        os.register_at_fork(before=_hush)
+    return lance
+
+
+def _hush() -> None:
+    """Keep pylance from warning of what is prevented here, as it does at every fork.
+
+    At every fork anew: whoever catches warnings, as pytest does for each test, drops the filters set meanwhile.
+    """
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
-    return require("lance", "data")
 
 
 def _after_fork() -> None:

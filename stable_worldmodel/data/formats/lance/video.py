@@ -12,11 +12,10 @@ from stable_worldmodel.data.formats.lance.layout import INDEXES_KEPT, TableLayou
 from stable_worldmodel.data.formats.lance.location import SUFFIX, Location, datasets_in, has_videos, locate
 from stable_worldmodel.data.formats.lance.schema import FRAMES
 from stable_worldmodel.data.formats.lance.store import Store
+from stable_worldmodel.data.formats.lance.swap import publish_tables
 from stable_worldmodel.data.formats.lance.writer import LanceWriter
 from stable_worldmodel.data.registry import PathLike
 from stable_worldmodel.errors import ContractError, MissingKeyError
-
-FPS = 10  # as in the public package; nominal, readers go by frame number
 
 
 class LanceVideoFormat(LanceFormat):
@@ -39,7 +38,10 @@ class LanceVideoFormat(LanceFormat):
 
     @classmethod
     def open_writer(cls, path: PathLike, **kwargs: Any) -> LanceWriter:
-        """Open a writer, see `LanceWriter`. `fps`, `gop`, `crf` and `preset` are those of `mp4.encode_video`."""
+        """Open a writer, see `LanceWriter`. `fps`, `gop`, `crf` and `preset` are those of `mp4.encode_video`.
+
+        Without `fps` that of the metadata (`fps` or `render_fps`) counts, or 10.
+        """
         target = Path(path).expanduser().resolve()
         if target.name.endswith(SUFFIX) or datasets_in(target):
             location = locate(target)
@@ -50,9 +52,13 @@ class LanceVideoFormat(LanceFormat):
         else:
             location = Location.of_directory(target)
         options: dict[str, Any] = {key: kwargs.pop(key) for key in ("fps", "gop", "crf", "preset") if key in kwargs}
-        if options.get("fps", 1) < 1 or options.get("gop", 1) < 1:
+        if (options.get("fps") or 1) < 1 or options.get("gop", 1) < 1:
             raise ContractError(f"{options}: expected fps and gop >= 1")
-        return LanceWriter(location, video={"fps": FPS, **options}, **kwargs)
+        return LanceWriter(location, video=options, **kwargs)
+
+    @classmethod
+    def publish(cls, path: Path) -> None:
+        publish_tables(Location.of_directory(path))
 
 
 class LanceVideoDataset(LanceDataset):

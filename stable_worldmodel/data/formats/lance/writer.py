@@ -9,11 +9,9 @@ the writer is closed.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ import numpy as np
 from stable_worldmodel.data.cache import ensure_dir_exists
 from stable_worldmodel.data.columns import EPISODE_DATA_KEY
 from stable_worldmodel.data.episode import Columns, prepare_episode
-from stable_worldmodel.data.formats.directory.row_log import RowLog, log_content, log_path, logged_episodes
+from stable_worldmodel.data.formats.directory.row_log import RowLog, log_content, logged_episodes
 from stable_worldmodel.data.formats.hdf5.columns import UNIQUE_COLUMNS, check_patterns
 from stable_worldmodel.data.formats.lance import tables
 from stable_worldmodel.data.formats.lance.fitting import as_stored, fit, fit_data
@@ -35,6 +33,7 @@ from stable_worldmodel.data.formats.lance.schema import (
     STEP,
     TABLES,
     VIDEOS,
+    Places,
     data_value,
     identity,
     plan,
@@ -42,9 +41,10 @@ from stable_worldmodel.data.formats.lance.schema import (
     video_schema,
 )
 from stable_worldmodel.data.formats.lance.store import Store, open_store, rows_of
-from stable_worldmodel.data.formats.shared.disk import put_in_place, sync
+from stable_worldmodel.data.formats.lance.swap import publish_tables
+from stable_worldmodel.data.formats.shared.disk import sync
 from stable_worldmodel.data.formats.shared.writer import Episode, EpisodeWriter
-from stable_worldmodel.data.journal import Journal, journal_path, make_header, read_header
+from stable_worldmodel.data.journal import Journal, journal_path, make_header
 from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 GROUP_BYTES, GROUP_SECONDS = 64 << 20, 30.0  # what is logged at most before it is folded
 TIDY_EVERY = 64  # folds
+FPS = 10  # as in the public package; nominal, readers go by frame number
 
 
 class LanceWriter(EpisodeWriter):
@@ -129,7 +130,7 @@ class LanceWriter(EpisodeWriter):
         places = plan(columns, self._unique_columns, self._video is not None)
         dataset_id, data = uuid.uuid4().hex, {key: data_value(key, value) for key, value in data.items()}
         schemas = schemas_of(places, data, dataset_id, self._video is not None)
-        rows = Encoder(places, schemas, self._quality, self._video or {}).encode(0, columns, data)
+        rows = self._encoder_of(places, schemas).encode(0, columns, data)
         location = self._location.moved(self._new)
         ensure_dir_exists(Path(location.folder))
         _append_rows(location, schemas, [rows])
@@ -146,7 +147,6 @@ class LanceWriter(EpisodeWriter):
         """Continue the tables at `target`, after dropping what an interrupted fold left in them."""
         store = _recovered(self._location.moved(target))
         self._store, self._schemas = store, _schemas(store)
-        self._encoder = Encoder(store.places, self._schemas, self._quality, self._video or {})
         self.num_episodes = len(store.lengths)
         schema = {name: place.column for name, place in store.places.items()}
         header = make_header(store.frames.id or "", schema, {}, first_episode=self.num_episodes)
@@ -161,6 +161,12 @@ class LanceWriter(EpisodeWriter):
         self._folds, self._last_fold, self._interrupted = 0, time.monotonic(), False
         self._group: list[Rows] = []  # what is in the log
         self._adopt_metadata(self._journal.header["metadata"])
+        self._encoder = self._encoder_of(store.places, self._schemas)
+
+    def _encoder_of(self, places: Places, schemas: Mapping[str, pa.Schema]) -> Encoder:
+        video = dict(self._video or {})
+        video["fps"] = self._frame_rate(video.get("fps"), FPS)
+        return Encoder(places, schemas, self._quality, video)
 
     def _finish(self) -> None:
         """Fold what is left, tidy up and close; an episode that cannot be folded stays in the log."""
@@ -174,43 +180,13 @@ class LanceWriter(EpisodeWriter):
             self._log.close() if self._log.size else self._log.remove()
             self._is_open = False
 
-    def _finish_swap(self) -> None:
-        super()._finish_swap()
+    def _identity(self) -> str | None:
         frames = self._location.path(FRAMES)
-        if not journal_path(self._new).exists() or not tables.versions(frames):
-            return
-        if read_header(self._new, tables.Table(str(frames)).id):  # killed before the journal followed the tables
-            journal_path(self._new).replace(journal_path(self.path))
+        return tables.Table(str(frames)).id if tables.versions(frames) else None
 
     def _publish(self) -> None:
-        """Move what was built into place: the frames last, without which nothing of the rest is visible."""
-        new = self._location.moved(self._new)
-        if self._location.has_folder:
-            put_in_place(self._new, self.path)
-        else:
-            for table in TABLES:
-                self._put(new.path(table), self._location.path(table))
-        journal_path(self._new).replace(journal_path(self.path))  # readers look for it in both places
-        if self._replacing:
-            self._remove_old()
-        sync([self.path.parent])
+        publish_tables(self._location)
         self._discard_partial()
-
-    def _put(self, source: Path, place: Path) -> None:
-        if source.exists() and self._replacing and tables.versions(place):
-            tables.replace(place, source)
-        elif source.exists():
-            shutil.rmtree(place, ignore_errors=True)  # of a writer that was killed right here
-            source.rename(place)
-
-    def _remove_old(self) -> None:
-        """Remove what is left of the dataset that was replaced."""
-        log_path(self.path).unlink(missing_ok=True)
-        for path in map(self._location.path, TABLES):
-            if tables.versions(path) and tables.Table(str(path)).id == self._store.frames.id:
-                tables.clean(path, timedelta(0))
-            elif path.exists():
-                shutil.rmtree(path)
 
     # -- one episode --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from stable_worldmodel.data.formats.directory.record import without_losses
 from stable_worldmodel.data.formats.directory.verify import verify_directory
 from stable_worldmodel.data.formats.lerobot.info import is_lerobot_dataset
 from stable_worldmodel.data.formats.lerobot.layout import LeRobotLayout
+from stable_worldmodel.data.formats.lerobot.mapping import ends_without_action
 from stable_worldmodel.data.formats.lerobot.writer import LeRobotWriter
 from stable_worldmodel.data.formats.shared.stored import StoredDataset
 from stable_worldmodel.data.registry import Format, PathLike
@@ -38,6 +39,10 @@ class LeRobotFormat(Format):
     @classmethod
     def open_writer(cls, path: PathLike, **kwargs: Any) -> LeRobotWriter:
         return LeRobotWriter(path, **kwargs)
+
+    @classmethod
+    def stored_rows(cls, episode: Mapping[str, Any], rows: int, options: Mapping[str, Any]) -> int:
+        return rows - (not options.get("keep_last", True) and ends_without_action(episode))
 
     @classmethod
     def verify(cls, path: PathLike, deep: bool = False, repair: bool = False) -> Report:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stable_worldmodel.data.columns import Column, decode_text
-from stable_worldmodel.data.formats.directory.record import find_losses, read_recorded
+from stable_worldmodel.data.formats.directory.record import Recordings, find_losses
 from stable_worldmodel.data.formats.directory.row_log import LoggedEpisode
 from stable_worldmodel.data.formats.hf_arrow.files import numpy_numbers
 from stable_worldmodel.data.formats.lerobot import parquet
@@ -65,7 +65,7 @@ class LeRobotLayout:
         self.path = path
         self._damage = damage
         self._directory = Directory(path)
-        recorded = read_recorded(path)  # before the dataset, which a writer may be adding to
+        recordings = Recordings(path)  # before the dataset, which a writer may be adding to
         self.info = Info.read(path)
         self.dataset_id = self.info.dataset_id
         self.episodes: EpisodeIndex = read_index(self.info, damage)
@@ -80,7 +80,7 @@ class LeRobotLayout:
         self.frames: dict[str, Frames] = {}
         for name, link in self.links.items():
             self._add_column(name, link)
-        self.lost = find_losses(recorded.of(self.dataset_id), self.columns, len(lengths))
+        self.lost = find_losses(recordings.of(self.dataset_id), self.columns, len(lengths))
         self._held: dict[str, pa.ChunkedArray] | None = None
         self._whole = len(lengths)  # episodes whose numbers can be read
         self._check_sides()

@@ -248,8 +248,7 @@ def encode(columns: Columns, links: Mapping[str, Link], keep_last: bool) -> Stor
     """
     rows = len(next(iter(columns.values())))
     filled, features = [], {}
-    action = columns.get(ACTION)
-    terminal = action is not None and _has_actions(links.values()) and _is_missing(action[-1])
+    terminal = _has_actions(links.values()) and ends_without_action(columns)
     stop = rows - 1 if terminal and not keep_last else rows
     if stop == 0:
         raise ContractError("an episode of one row, without an action, has nothing to store with keep_last=False")
@@ -273,6 +272,11 @@ def encode(columns: Columns, links: Mapping[str, Link], keep_last: bool) -> Stor
         done = [np.roll(_any(values), -1) for values in flags if values.dtype.kind in "biuf"]
         features[DONE] = np.logical_or.reduce([np.zeros(rows, dtype=bool), *done])[:stop]
     return Stored(stop, features, tuple(filled))
+
+
+def ends_without_action(columns: Mapping[str, Any]) -> bool:
+    """Whether the last row of an episode is an observation only."""
+    return ACTION in columns and _is_missing(np.asarray(columns[ACTION][-1]))
 
 
 def decode(values: np.ndarray, link: Link, lengths: np.ndarray, filled: np.ndarray) -> np.ndarray:

@@ -102,10 +102,13 @@ class LeRobotWriter(EpisodeWriter):
             return True
         raise ContractError(f"{self.path} exists and is not a 'lerobot' dataset; choose another path")
 
+    def _identity(self) -> str | None:
+        return Info.read(self.path).dataset_id if is_lerobot_dataset(self.path) else None
+
     def _check(self, columns: Columns) -> None:
         pa = require("pyarrow", "data")
         for name, values in columns.items():
-            if "\0" in name or name.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
+            if name.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
                 raise ContractError(f"column name {name!r} cannot be the name of a file; rename it")
             if values.dtype == object:
                 _check_texts(name, values)
@@ -143,9 +146,7 @@ class LeRobotWriter(EpisodeWriter):
             self._schema = {name: Column.of(values) for name, values in columns.items()}
             self._links = mapping.link_columns(self._schema)
             features = mapping.features_of(self._links.values(), self._use_videos, self._keep_last)
-            fps = self._fps or self.metadata.get("fps") or self.metadata.get("render_fps") or FPS
-            fps = max(1, round(fps)) if isinstance(fps, (int, float)) else FPS
-            self._content = new_content(features, fps, self._robot_type)
+            self._content = new_content(features, self._frame_rate(self._fps, FPS), self._robot_type)
             self._ours: Json = {
                 "dataset_id": uuid.uuid4().hex,
                 "episodes": 0,

@@ -13,6 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from stable_worldmodel.errors import ContractError
 SEAL = b"swm1"
 SEAL_BYTES = len(SEAL) + 4
 
-MANY_FILES = 64  # so many are synchronised one by one, more of them as the whole file system
+MANY_FILES = 64  # so many are synchronised each, more of them as the whole file system
+SYNC_THREADS = 8  # they only wait
 
 _BLOCK = 1 << 20
 _AT_FDCWD = -100
@@ -64,12 +66,21 @@ def sync(paths: Sequence[Path]) -> None:
         if not _sync_file_system(paths[0]):
             os.sync()
         return
-    for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    if len(paths) < 2:
+        for path in paths:
+            _sync_one(path)
+        return
+    # At the same time: the system writes out together, in one or two turns, what is waited for together.
+    with ThreadPoolExecutor(min(len(paths), SYNC_THREADS), thread_name_prefix="swm-sync") as pool:
+        list(pool.map(_sync_one, paths))
+
+
+def _sync_one(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_file_system(path: Path) -> bool:
@@ -88,14 +99,19 @@ def put_in_place(new: Path, path: Path) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         new.replace(path)
         return
-    rename = getattr(_libc(), "renameat2", None)
-    names = os.fsencode(new), os.fsencode(path)
-    if rename and rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+    if exchange(new, path):
         return
     old = new.with_name(new.name + ".old")  # beside `new`: the owner of that folder finds it again after a crash
     path.replace(old)
     new.replace(path)
     old.replace(new)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Let two directories trade places in one step; False where the system or the file system cannot."""
+    rename = getattr(_libc(), "renameat2", None)
+    names = os.fsencode(a), os.fsencode(b)
+    return rename is not None and rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
 
 
 def copy_tree(source: Path, target: Path) -> None:

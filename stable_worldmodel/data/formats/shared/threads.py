@@ -8,6 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST_THREADS = 8
 
@@ -63,6 +66,15 @@ def in_threads(work: Callable[[int, int], None], size: int, block: int) -> None:
         _wait(changed, lambda: active == 0)
     if failures:
         raise failures[0]
+
+
+def in_background(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` in another thread and return a function that gives its result.
+
+    What has not begun by then is done by the caller of that function, so it never waits for a thread to become free.
+    """
+    future = _pool(os.getpid()).submit(work)
+    return lambda: work() if future.cancel() else future.result()
 
 
 def _wait(changed: threading.Condition, over: Callable[[], bool]) -> None:

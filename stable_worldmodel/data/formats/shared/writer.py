@@ -7,7 +7,6 @@ another is moved when it is closed. How an episode is committed is up to the for
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,8 +19,8 @@ import numpy as np
 from stable_worldmodel.data.cache import ensure_dir_exists
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.episode import Columns, check_schema, prepare_episode
-from stable_worldmodel.data.formats.shared.disk import put_in_place, sync
-from stable_worldmodel.data.journal import check_metadata, journal_path
+from stable_worldmodel.data.formats.shared.swap import discard, finish_publish, publish
+from stable_worldmodel.data.journal import building_path, check_metadata
 from stable_worldmodel.data.lock import WriterLock, lock_path
 from stable_worldmodel.data.registry import PathLike, validate_write_mode
 
@@ -65,14 +64,15 @@ class EpisodeWriter:
         self._schema: dict[str, Column] = {}
         self._target = self.path  # what is being written to, while `_is_open`
         self._is_open = False
-        self._partial = self.path.with_name(f".{self.path.name}.partial")  # same file system, hidden from readers
+        self._new = building_path(self.path)  # its journal lies beside it
+        self._partial = self._new.parent
         self._warned: set[str] = set()
         self._closed = False
         ensure_dir_exists(self.path.parent)
         with ExitStack() as stack:
             self._crashed = lock_path(self.path).exists()
             stack.enter_context(WriterLock(self.path))
-            self._finish_swap()
+            finish_publish(self.path, self._identity)
             exists = self._exists()
             if exists and mode == "error":
                 raise FileExistsError(f"{self.path} exists; choose another path, or mode 'append' or 'overwrite'")
@@ -87,6 +87,10 @@ class EpisodeWriter:
     def _exists(self) -> bool:
         """Whether there is a dataset to continue or to replace. ContractError when there is anything else."""
         raise NotImplementedError
+
+    def _identity(self) -> str | None:
+        """The identity of the dataset at `path`, if it is quick to find; may raise."""
+        return None
 
     def _check(self, columns: Columns) -> None:
         """Raise ContractError for names or values that the format cannot hold."""
@@ -160,27 +164,18 @@ class EpisodeWriter:
             logger.warning("%s keeps the metadata it was created with; other values given for %s", self.path, changed)
         self.metadata = stored
 
+    def _frame_rate(self, given: float | None, default: int) -> int:
+        """Frames per second of videos: `given`, else `fps` or `render_fps` of the metadata, else `default`."""
+        rate = given or self.metadata.get("fps") or self.metadata.get("render_fps")
+        return max(1, round(rate)) if isinstance(rate, (int, float)) else default
+
     # -- the hidden folder --------------------------------------------------------------------------------------------
 
-    @property
-    def _new(self) -> Path:
-        """Where a dataset is built; its journal lies beside it."""
-        return self._partial / self.path.name
-
     def _publish(self) -> None:
-        """Move what was built into place. A journal without its dataset, or beside another one, is ignored."""
-        journal_path(self._new).replace(journal_path(self.path))
-        put_in_place(self._new, self.path)
-        sync([self.path.parent])
+        """Move what was built into place."""
+        publish(self.path)
         self._discard_partial()
-
-    def _finish_swap(self) -> None:
-        """Put back what a writer had moved away when it was killed in the middle of a swap, see `put_in_place`."""
-        old = self._partial / f"{self.path.name}.old"
-        if old.exists() and not self.path.exists():
-            old.replace(self.path)
 
     def _discard_partial(self) -> None:
         """Remove what an earlier writer left in the hidden folder."""
-        if self._partial.exists():
-            shutil.rmtree(self._partial)
+        discard(self.path)

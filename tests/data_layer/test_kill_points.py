@@ -1,0 +1,45 @@
+"""A writer of any format that is killed at any step loses nothing that it had acknowledged, and mixes nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_every_format import WRITABLE
+
+SCRIPT = Path(__file__).with_name("kill_points.py")
+STRIDE = {"hf_arrow": 4, "lerobot": 8, "lance": 2, "lance_video": 2}  # their processes are slow to start
+SCENARIOS = ["create", "append", "overwrite", "convert", "replace", "copy"]
+
+
+def tried(folder, format, scenario, *options):
+    """Run the script, and return at how many steps it killed a writer."""
+    command = [sys.executable, str(SCRIPT), str(folder), format, scenario, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=590)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("format", [name for name in WRITABLE if not name.startswith("lance")])
+def test_killed_while_a_replacement_moves_into_place(tmp_path, format):
+    stride = 3 if format in STRIDE else 1
+    assert tried(tmp_path, format, "overwrite", "--swap", "--stride", str(stride)) >= 4
+
+
+@pytest.mark.parametrize(
+    ("format", "scenario"),
+    [("lance", "create"), ("lance_video", "append"), ("lance", "overwrite"), ("lance", "replace")],
+)
+def test_killed_at_some_steps(tmp_path, format, scenario):
+    assert tried(tmp_path, format, scenario, "--stride", "25") >= 3
+
+
+def test_killed_where_directories_cannot_trade_places(tmp_path):
+    assert tried(tmp_path, "folder", "overwrite", "--swap", "--no-exchange") >= 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_before_and_after_every_step(tmp_path, format, scenario):
+    assert tried(tmp_path, format, scenario, "--stride", str(STRIDE.get(format, 1))) >= 2
