@@ -3,14 +3,15 @@
     python benchmarks/planning.py solvers [--envs 1 8 50] [--solver cem icem mppi predictive categorical]
     python benchmarks/planning.py batching [--envs 50]
     python benchmarks/planning.py savings [--preset small]
-    python benchmarks/planning.py lewm --device cuda [--envs 1 50] [--bf16] [--compiled]
+    python benchmarks/planning.py lewm --device cuda [--envs 1 50] [--bf16 autocast|weights] [--compiled]
 
 `solvers`: time of a solve over the time of its bare cost evaluations, which are the same candidate tensors in the same
 batches, recorded in a solve before (`ratio`), and over the time that the solve itself spent in its cost
 (`ratio_within`, which other load hardly disturbs). 300 samples x 30 iterations (predictive sampling: 9000 samples
 once) of an MLP of 0.2 M parameters.
 `batching`: envs in one solve against one solve per env. `savings`: keys and values kept against
-recomputed, observation and goal encoded once against in every iteration, last prediction against all, with LeWM.
+recomputed, observation and goal encoded once against in every iteration, last prediction against all, the newest of
+three frames encoded against all of them, with LeWM.
 `lewm`: seconds per decision of CEM with the published LeWM.
 
 Prints one JSON object per case. On a CPU the times are CPU time, so run with OMP_NUM_THREADS=1. The two sides
@@ -196,8 +197,11 @@ def savings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     size = config.image_size
     info = {key: torch.randint(0, 256, (1, 1, 3, size, size), dtype=torch.uint8) for key in ("pixels", "goal")}
     candidates = torch.randn(1, options.samples, HORIZON, config.action_dim)
+    newest = {**info, "past_emb": torch.randn(1, 2, config.latent_dim)}
+    frames = {**info, "pixels": info["pixels"].expand(-1, 3, -1, -1, -1).contiguous()}
     with torch.inference_mode():
         context = cost.prepare(info)
+        known = {"goal_emb": context["goal_emb"]}
         n = options.samples
         emb = context["emb"].expand(n, -1, -1)
         act_emb = model.embed_actions(candidates[0])
@@ -207,6 +211,10 @@ def savings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "last prediction only": (
                 lambda: cost.cost(context, candidates),
                 lambda: cost.objective({**model.rollout(context, candidates), "action_candidates": candidates}),
+            ),
+            "newest frame encoded only": (
+                lambda: cost.prepare({**newest, **known}),
+                lambda: cost.prepare({**frames, **known}),
             ),
         }
         torch.testing.assert_close(model._imagine(emb, act_emb), recomputed(model, emb, act_emb), rtol=1e-4, atol=1e-4)
@@ -234,7 +242,9 @@ def lewm(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     torch.manual_seed(0)
     config = LeWMConfig.preset(options.preset)
     model = LeWM(config).eval().to(options.device)
-    cost = ShootingCostEvaluator(model, GoalMSE(), autocast=torch.bfloat16 if options.bf16 else None)
+    if options.bf16 == "weights":
+        model = model.bfloat16()
+    cost = ShootingCostEvaluator(model, GoalMSE(), autocast=torch.bfloat16 if options.bf16 == "autocast" else None)
     for n_envs in options.envs:
         solver = CEMSolver(cost=cost, device=options.device, compiled=options.compiled)
         problem(n_envs, solver)
@@ -272,7 +282,7 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--bf16", choices=["autocast", "weights"])
     parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
     for result in CASES[options.case](options):

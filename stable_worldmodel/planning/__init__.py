@@ -14,6 +14,7 @@ from stable_worldmodel.planning.objectives import (
     GoalMSE,
     PathMSE,
     WeightedSum,
+    goal_objective,
 )
 from stable_worldmodel.protocols import (
     Actionable,
@@ -73,6 +74,7 @@ __all__ = [
     "WeightedSum",
     "default_goal_encode",
     "flat_goal_encode",
+    "goal_objective",
     "split_goal_encode",
 ]
 

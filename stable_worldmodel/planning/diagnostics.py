@@ -59,6 +59,7 @@ def plot_search(result: Mapping[str, Any], path: str | Path | None = None) -> Fi
             axes.plot(values.T, color=f"C{color}", alpha=0.25, linewidth=0.8)
             axes.plot(values.mean(axis=0), color=f"C{color}", linewidth=2, label=name.removesuffix("Recorder"))
         axes.set(xlabel="iteration", ylabel=label)
+        axes.locator_params(axis="x", integer=True)
         if axes.lines:
             axes.legend()
     return _written(figure, path)
@@ -100,9 +101,11 @@ def plot_states(
     figure = _figure(size)
     for i, axes in enumerate(figure.axes):
         for start, plan in imagined.items():
-            axes.plot(start + np.arange(len(plan)), np.asarray(plan)[:, i], color="C1", alpha=0.6, linewidth=1)
-        axes.plot(executed[:, i], color="C0", linewidth=2)
+            steps = start + np.arange(len(plan))
+            axes.plot(steps, np.asarray(plan)[:, i], color="C1", alpha=0.6, linewidth=1)
+        axes.plot(executed[:, i], color="C0", linewidth=2, label="executed; thin: imagined by each plan")
         axes.set(xlabel="macro step", title=names[i] if names else f"state {i}")
+    figure.axes[0].legend(fontsize="small")
     return _written(figure, path)
 
 

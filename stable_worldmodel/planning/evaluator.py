@@ -69,7 +69,8 @@ class ShootingCostEvaluator(nn.Module):
     """The cost of an action sequence is what the objective says of its imagined outcome.
 
     Info is un-expanded, every value (n, ...); only latents are repeated for the S candidates, by the model's rollout.
-    The evaluator has `get_constraints` only if `constraints` are given and `get_action` only if the model has it.
+    The evaluator has `get_constraints` only if `constraints` are given, `get_action` and `propose` only if the model
+    does.
     If neither objective nor constraints read more than the last prediction, models whose `rollout` takes `last_only`
     are asked for no more.
 
@@ -101,25 +102,38 @@ class ShootingCostEvaluator(nn.Module):
             self.get_constraints = self._get_constraints
         if isinstance(model, Actionable):
             self.get_action = model.get_action
+        if callable(getattr(model, "propose", None)):
+            self.propose = model.propose  # type: ignore[attr-defined]
         takes_last_only = "last_only" in inspect.signature(model.rollout).parameters
         self._last_only = takes_last_only and all(map(reads_last_only, [objective, *self.constraints]))
 
     def prepare(self, info: Info) -> Info:
         """The context of a solve: a new info with goal and observation encoded; entries already there are kept.
 
-        The raw `action` of the last step is dropped: what led here is `action_history`.
+        The raw `action` of the last step is dropped: what led here is `action_history`. Latents `past_emb` (n, L', ...)
+        of frames seen before come in front of those of the frames in the info.
         """
         prepared = {key: value for key, value in info.items() if key != "action"}
         with self._precision(prepared):
             if self.encode_goal is not None and "goal_emb" not in prepared:
                 prepared.update(self.encode_goal(self.model, prepared))
             if "emb" not in prepared:
+                past = prepared.pop("past_emb", None)
                 prepared = self.model.encode(prepared)
+                if past is not None:
+                    emb = prepared["emb"]
+                    prepared = {**prepared, "emb": torch.cat([past.to(emb), emb], dim=1)}
         return prepared
 
     def goal_entries(self, context: Info) -> Info:
         """The part of a context that is a function of the goal alone, so that later contexts can be given it."""
         return {key: value for key, value in context.items() if key == "goal_emb" or key.endswith("_goal_emb")}
+
+    def context_entries(self, context: Info) -> Info:
+        """The latents `emb` of a context's frames, if the model says with `framewise = True` that it encodes frame by
+        frame; else nothing.
+        """
+        return {"emb": context["emb"]} if getattr(self.model, "framewise", False) else {}
 
     def rollout(self, info: Info, candidates: torch.Tensor) -> Info:
         """Roll candidates (n, S, H, A) out: a new info with `predicted_emb` and `action_candidates`."""

@@ -7,7 +7,7 @@ An objective is any function of such an info. Those that read only the last pred
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.protocols import Info, Objective
@@ -143,6 +143,19 @@ class WeightedSum:
 
     def __call__(self, info: Info) -> torch.Tensor:
         return sum(weight * objective(info) for weight, objective in self.terms)
+
+
+def goal_objective(model: Any) -> Objective:
+    """The distance to the goal that suits a world model.
+
+    Models with one latent per input (`extra_encoders`) are compared input by input, mean squared errors with equal
+    weight; the others by `GoalMSE()`.
+    """
+    extra = getattr(model, "extra_encoders", None)
+    if extra is None or not len(extra):
+        return GoalMSE()
+    parts = ["pixels", *(name for name in extra if name != "action")]
+    return WeightedSum([(1.0, GoalMSE(f"predicted_{part}_emb", f"{part}_goal_emb", "mean")) for part in parts])
 
 
 def reads_last_only(objective: Objective) -> bool:

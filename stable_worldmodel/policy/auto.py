@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import glob
-import logging
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from stable_worldmodel.data.cache import get_cache_dir
 from stable_worldmodel.errors import ContractError, NotFoundError
-from stable_worldmodel.wm.checkpoint import CONFIG_FILE, load_pretrained
-
-logger = logging.getLogger(__name__)
+from stable_worldmodel.wm.checkpoint import CONFIG_FILE, load_pretrained, read_module
 
 
 def AutoCostModel(model_name: str | Path, cache_dir: str | Path | None = None, *, trust_pickle: bool = False) -> Any:
@@ -88,16 +83,7 @@ def _unpickle(path: Path, trust_pickle: bool) -> nn.Module:
             f"{path} is a pickled module, which can run any code when loaded; if you trust where it comes from, pass "
             "trust_pickle=True, and save it once as weights with stable_worldmodel.wm.save_pretrained"
         )
-    logger.warning("unpickling %s, which runs the code it holds", path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except (ImportError, AttributeError) as error:
-        raise RuntimeError(f"{path} needs the code it was saved with: {error}") from error
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise RuntimeError(f"{path} is not a file that torch.save wrote: {error}") from error
-    if not isinstance(loaded, nn.Module):
-        raise RuntimeError(
-            f"{path} holds a {type(loaded).__name__}, not a module; if it is a state dict, build the model, call "
-            "load_state_dict and save it with stable_worldmodel.wm.save_pretrained"
-        )
-    return loaded
+        return read_module(path)
+    except ContractError as error:
+        raise RuntimeError(str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from stable_worldmodel.buffer import HistoryBuffer
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.policy.base import BasePolicy
 from stable_worldmodel.policy.config import ACTION_HISTORY_KEY, PlanConfig
+from stable_worldmodel.policy.memory import GoalMemory, LatentMemory
 from stable_worldmodel.policy.prepare import Process, Transform, apply_scaler, live_envs, prepare_info
 from stable_worldmodel.protocols import Info, Solver
 from stable_worldmodel.solver.common import select_rows
@@ -27,7 +29,9 @@ class WorldModelPolicy(BasePolicy):
     A plan is a function of its env's info, warm start and history only: envs are solved together only if these have
     the same lengths, and the solver's noise is keyed by (episode seed, decision index). Without episode seeds the key
     is the env's slot and a count of its solves. What the solver returns as `goal` is given back to it as entries of the
-    info for the rest of the episode, so that an unchanged goal is encoded once.
+    info for the rest of the episode, so that an unchanged goal is encoded once. What it returns as `context` are the
+    latents of the context's frames; if all but the newest of the next context are among them (`receding_horizon` 1),
+    it gets these as `past_emb` (n, L - 1, ...) in place of the frames.
 
     Args:
         solver: a Solver. If its `configure` takes `action_bounds` it gets the Box bounds in the scaled action space;
@@ -65,6 +69,11 @@ class WorldModelPolicy(BasePolicy):
         """Env steps executed per plan."""
         return self.config.receding_horizon * self.config.action_block
 
+    @property
+    def plan_seconds(self) -> list[float]:
+        """How long each solve took since a pool was attached; several envs may share one."""
+        return list(self._plan_seconds)
+
     def set_env(self, env: Any) -> None:
         """Attach a pool, configure the solver for it and forget all plans. TypeError if the solver is not a Solver."""
         for method in ("configure", "solve"):
@@ -83,6 +92,8 @@ class WorldModelPolicy(BasePolicy):
         self._solves = np.zeros(num_envs, np.int64)
         self._first_solve = np.zeros(num_envs, np.int64)  # `_solves` when the seeded episode began
         self._goals = GoalMemory(num_envs)
+        self._latents = LatentMemory(num_envs, config.history_len, config.action_block)
+        self._plan_seconds: list[float] = []
         self._history: HistoryBuffer | None = None
         if config.history_len > 1:
             capacity = config.history_capacity
@@ -114,6 +125,7 @@ class WorldModelPolicy(BasePolicy):
             self._flush(np.flatnonzero(info_dict["_needs_flush"]))
         if self._history is not None:
             self._remember(self._history, info_dict)
+            self._latents.advance()
         live = live_envs(info_dict, len(self._cursor))
         waiting = np.flatnonzero(live & (self._cursor == self.flatten_receding_horizon))
         if len(waiting):
@@ -125,6 +137,7 @@ class WorldModelPolicy(BasePolicy):
         self._has_tail[rows] = False
         self._tails[rows] = 0
         self._goals.forget(rows)
+        self._latents.forget(rows)
         if self._history is not None:
             self._history.reset(rows)
 
@@ -146,19 +159,24 @@ class WorldModelPolicy(BasePolicy):
         if self._history is not None:
             context = np.minimum(self._history.num_strided(rows), self.config.history_len)
         warm = np.full(len(rows), self._has_tail[rows].any()) if self._merges_tails else self._has_tail[rows]
-        kinds = np.stack([context, warm], axis=1)
+        seen = self._latents.holds(rows, context - 1)
+        kinds = np.stack([context, warm, seen], axis=1)
         for kind in np.unique(kinds, axis=0):
-            self._plan(info, rows[(kinds == kind).all(axis=1)], int(kind[0]), bool(kind[1]))
+            self._plan(info, rows[(kinds == kind).all(axis=1)], int(kind[0]), bool(kind[1]), bool(kind[2]))
 
-    def _plan(self, info: Info, rows: np.ndarray, context: int, warm: bool) -> None:
+    def _plan(self, info: Info, rows: np.ndarray, context: int, warm: bool, seen: bool) -> None:
+        """Solve for envs that all have `context` frames, a tail if `warm`, and latents of the past frames if `seen`."""
         observed = select_rows({key: value for key, value in info.items() if not key.startswith("_")}, rows)
         if self._history is not None and context > 1:
             past = self._history.get(context, rows) or {}
             observed[ACTION_HISTORY_KEY] = past.pop("action")  # already scaled
-            observed.update(past)
+            observed.update({} if seen else past)
         keys = np.stack([self._episode_keys[rows], self._solves[rows] - self._first_solve[rows]], axis=1)
         prepared = prepare_info(observed, self.process, self.transform)
         prepared.update(self._goals.recall(observed, rows))
+        if seen:
+            prepared["past_emb"] = self._latents.recall(rows, context - 1)
+        begun = time.perf_counter()
         try:
             result = self.solver.solve(
                 prepared,
@@ -167,7 +185,9 @@ class WorldModelPolicy(BasePolicy):
             )
         except NoFiniteCostError as error:
             raise NoFiniteCostError(rows[error.rows].tolist(), error.iteration, "envs") from error
+        self._plan_seconds.append(time.perf_counter() - begun)
         self._goals.remember(observed, rows, result.get("goal"))
+        self._latents.remember(rows, result.get("context"))
         plan = self._checked_plan(result["actions"], len(rows))  # (n, H, A)
         executed = self.config.receding_horizon
         self._solves[rows] += 1
@@ -219,53 +239,6 @@ class WorldModelPolicy(BasePolicy):
             # Scalers pass NaN through, but some refuse infinity.
             ends = np.asarray(scaler.transform(np.where(finite, ends, np.nan)), np.float64)
         return np.where(finite[0], ends[0], -np.inf), np.where(finite[1], ends[1], np.inf)
-
-
-class GoalMemory:
-    """What encoding the goal of each of `n_envs` envs gave, while the goal stays the same."""
-
-    def __init__(self, n_envs: int):
-        self._known = np.zeros(n_envs, bool)
-        self._seen: dict[str, np.ndarray] = {}  # raw goals (n_envs, ...)
-        self._entries: dict[str, torch.Tensor] = {}  # (n_envs, ...), on the solver's device
-
-    def forget(self, rows: np.ndarray) -> None:
-        """The goals of these envs are about to change."""
-        self._known[rows] = False
-
-    def recall(self, info: Info, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """The entries (n, ...) of these envs' goals; empty unless all of them are known and as they were."""
-        goals = _raw_goals(info)
-        if not self._known[rows].all() or goals.keys() != self._seen.keys():
-            return {}
-        if not all(np.array_equal(self._seen[key][rows], value) for key, value in goals.items()):
-            return {}
-        return {key: value[torch.from_numpy(rows).to(value.device)] for key, value in self._entries.items()}
-
-    def remember(self, info: Info, rows: np.ndarray, entries: dict[str, torch.Tensor] | None) -> None:
-        """Keep what encoding the goals of these envs gave; None if the solver does not tell."""
-        if not entries:
-            return
-        goals = _raw_goals(info)
-        if goals.keys() != self._seen.keys() or entries.keys() != self._entries.keys():
-            self._seen = {
-                key: np.zeros((len(self._known), *value.shape[1:]), value.dtype) for key, value in goals.items()
-            }
-            self._entries = {key: value.new_zeros(len(self._known), *value.shape[1:]) for key, value in entries.items()}
-            self._known[:] = False
-        for key, value in goals.items():
-            self._seen[key][rows] = value
-        for key, entry in entries.items():
-            self._entries[key][torch.from_numpy(rows).to(entry.device)] = entry
-        self._known[rows] = True
-
-
-def _raw_goals(info: Info) -> dict[str, np.ndarray]:
-    return {
-        key: value
-        for key, value in info.items()
-        if (key == "goal" or key.startswith("goal_")) and isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-    }
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:

@@ -151,7 +151,8 @@ class ChunkedSolver:
             with how many candidates of each env were left out because their cost was not finite; lists of one
             (n, H, A) tensor for what else the planner keeps (see its class); `timing`, seconds {prepare, encode,
             optimise, total}; `model_steps`, the number of model transitions evaluated; `callbacks`, if there are any;
-            `goal`, if the cost has `goal_entries`: what encoding the goal gave, to be put into the next info.
+            `goal`, if the cost has `goal_entries`: what encoding the goal gave, to be put into the next info;
+            `context`, if it has `context_entries`: the latents of the observed frames.
 
         Raises:
             ContractError: wrong shapes, or a cost that is on another device.
@@ -219,6 +220,8 @@ class ChunkedSolver:
         plan["excluded"] = problem.excluded(self._needs_all_iterations)
         if callable(getattr(self.cost, "goal_entries", None)):
             plan["goal"] = self.cost.goal_entries(context)
+        if callable(getattr(self.cost, "context_entries", None)):
+            plan["context"] = self.cost.context_entries(context)
         optimised = self._now()
         for phase, seconds in zip(timing, (prepared - begun, encoded - prepared, optimised - encoded), strict=True):
             timing[phase] += seconds

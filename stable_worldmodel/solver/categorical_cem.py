@@ -86,12 +86,10 @@ class CategoricalCEMSolver(ChunkedSolver):
     def _plan(self, problem: Problem, callbacks: Callbacks) -> dict[str, Any]:
         categories, mask = self._categories, self._categories.mask(self.device)
         probs = categories.table(problem.init_action)  # (n, H, V, C)
-        n, last = len(probs), torch.tensor(categories.sizes, device=self.device) - 1
         best = torch.zeros(probs.shape[:3], dtype=torch.int64, device=self.device)
-        best_cost = probs.new_full((n,), torch.inf)
+        best_cost = probs.new_full((len(probs),), torch.inf)
         for step in range(self.n_steps):
-            chosen = self._draw(problem, probs, last, step)  # (n, S, H, V)
-            candidates = categories.one_hot(chosen, probs.dtype)  # (n, S, H, V, C)
+            candidates = self._draw(problem, probs, mask, step)  # (n, S, H, V, C)
             costs = problem.evaluate(categories.flat(candidates), step)
             values, order = costs.topk(self.topk, dim=1, largest=False)
             flat = candidates.flatten(2)  # (n, S, H * V * C)
@@ -104,7 +102,7 @@ class CategoricalCEMSolver(ChunkedSolver):
             previous, fresh = probs, counts / counts.sum(dim=-1, keepdim=True).clamp_(min=1e-30)
             probs = torch.lerp(fresh, previous, self.alpha) if self.alpha else fresh
             if not self.return_mean:
-                first = chosen.take_along_dim(order[:, :1, None, None], dim=1)[:, 0]
+                first = elites[:, 0].argmax(dim=-1)  # (n, H, V)
                 best = torch.where((values[:, 0] < best_cost)[:, None, None], first, best)
                 best_cost = torch.minimum(values[:, 0], best_cost)
             if callbacks:
@@ -125,16 +123,21 @@ class CategoricalCEMSolver(ChunkedSolver):
             plan, cost = torch.where(wins[:, None, None], best, plan), torch.minimum(best_cost, cost)
         return {"actions": categories.env_actions(plan), "costs": cost, "probs": probs}
 
-    def _draw(self, problem: Problem, probs: torch.Tensor, last: torch.Tensor, step: int) -> torch.Tensor:
-        """Choices (n, S, H, V) of these probabilities, where the distribution function passes a uniform number.
+    def _draw(self, problem: Problem, probs: torch.Tensor, mask: torch.Tensor, step: int) -> torch.Tensor:
+        """One-hot choices (n, S, H, V, C), where the distribution function passes a uniform number.
 
-        The first are the most probable. `last` (V,) are the greatest choices, which rounding must not go beyond.
+        The first are the most probable. Of the choices in `mask` (V, C) the last one reaches up to 1: rounding must not
+        lead beyond it.
         """
-        below = probs.cumsum(dim=-1)[:, None, ..., :-1]  # (n, 1, H, V, C - 1)
+        ends = probs.cumsum(dim=-1)[..., :-1].masked_fill(~mask[:, 1:], 1.0)[:, None]  # (n, 1, H, V, C - 1)
         uniform = problem.noise.uniform(step, (self.num_samples, *probs.shape[1:3]))  # (n, S, H, V)
-        chosen = torch.minimum((uniform[..., None] > below).sum(dim=-1), last)
-        chosen[:, 0] = probs.argmax(dim=-1)
-        return chosen
+        passed = (uniform[..., None] > ends).to(probs.dtype)  # (n, S, H, V, C - 1), ones and then zeros
+        candidates = probs.new_empty(*uniform.shape, passed.shape[-1] + 1)
+        candidates[..., 0] = 1.0
+        candidates[..., 1:] = passed
+        candidates[..., :-1] -= passed
+        candidates[:, 0] = self._categories.one_hot(probs.argmax(dim=-1), probs.dtype)
+        return candidates
 
     def _iterations(self) -> int:
         return self.n_steps

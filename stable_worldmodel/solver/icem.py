@@ -142,7 +142,7 @@ class ICEMSolver(SamplingSolver):
 
     def _candidates(self, problem: Problem, state: State, step: int | torch.Tensor) -> torch.Tensor:
         count = self._count(step)
-        candidates = state["mean"].new_empty(len(problem.rows), count, self._horizon, self._action_dim)
+        candidates = state["mean"].new_empty(len(state["mean"]), count, self._horizon, self._action_dim)
         noise = self._noise(problem, step, count)
         torch.addcmul(state["mean"][:, None], state["std"][:, None], noise, out=candidates)
         if self.mode == "public" or step == self.n_steps - 1:

@@ -27,6 +27,8 @@ class MPPISolver(SamplingSolver):
         relative: measure the temperature in the elites' mean cost above the best.
         perturbation_weight: lambda of the term lambda * u' Sigma^-1 noise, which is added to every cost.
         sample_elite: return an elite drawn with the final weights in place of the mean.
+        num_proposals: sequences that the model proposes and that are candidates of every iteration, behind the mean.
+            The cost then has `propose(context, noise (n, P, H, A)) -> (n, P, H, A)`, noise being standard normal.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class MPPISolver(SamplingSolver):
         alpha: float = 0.0,
         perturbation_weight: float = 0.0,
         sample_elite: bool = False,
+        num_proposals: int = 0,
         return_mean: bool = True,
         compiled: bool = False,
     ):
@@ -80,13 +83,22 @@ class MPPISolver(SamplingSolver):
         self.relative = relative
         self.perturbation_weight = perturbation_weight
         self.sample_elite = sample_elite
+        if not 0 <= num_proposals < num_samples:
+            raise ContractError(f"num_proposals={num_proposals}: expected 0..num_samples - 1 ({num_samples - 1})")
+        if num_proposals and not _proposes(self.cost):
+            raise ContractError(
+                f"num_proposals={num_proposals}: {type(self.cost).__name__} has no propose(context, noise); "
+                "plan with a model that has an actor, or without proposals"
+            )
+        self.num_proposals = num_proposals
 
     @classmethod
     def tdmpc2(cls, cost: Any, **settings: Any) -> MPPISolver:
         """The planner of TD-MPC2 (arXiv 2310.16828): 6 iterations, 512 samples, 64 elites, deviation <= 2.
 
-        Its score is exp(0.5 * (value - best value)), and the executed sequence is drawn from the elites. The caller
-        gives actions in [-1, 1] and `settings` to differ in.
+        Its score is exp(0.5 * (value - best value)), and the executed sequence is drawn from the elites. 24 of the
+        candidates are proposals of the cost, if it makes any. The caller gives actions in [-1, 1] and `settings` to
+        differ in.
         """
         published: dict[str, Any] = {
             "num_samples": 512,
@@ -98,15 +110,31 @@ class MPPISolver(SamplingSolver):
             "temperature": 1 / 0.5,
             "relative": False,
             "sample_elite": True,
+            "num_proposals": 24 if _proposes(cost) else 0,
         }
         return cls(cost=cost, **{**published, **settings})
 
     def _start(self, problem: Problem) -> State:
         state = super()._start(problem)
+        if self.num_proposals:
+            noise = problem.normal(self.n_steps, self.num_proposals)  # no iteration has this number
+            proposals = self.cost.propose(problem.context, noise).to(noise)
+            if proposals.shape != noise.shape:
+                raise ContractError(
+                    f"{type(self.cost).__name__}.propose returned {tuple(proposals.shape)}: "
+                    f"expected {tuple(noise.shape)}, the shape of its noise"
+                )
+            state["proposals"] = problem.clamp(proposals)  # (n, P, H, A)
         if self.sample_elite:
             state["elites"] = state["mean"][:, None].repeat(1, self.topk, 1, 1)
             state["values"] = state["mean"].new_zeros(len(problem.rows), self.topk)
         return state
+
+    def _candidates(self, problem: Problem, state: State, step: int | torch.Tensor) -> torch.Tensor:
+        candidates = super()._candidates(problem, state, step)
+        if self.num_proposals:
+            candidates[:, 1 : 1 + self.num_proposals] = state["proposals"]
+        return candidates
 
     def _iterate(self, problem: Problem, state: State, step: int | torch.Tensor) -> tuple[State, State]:
         new, seen = super()._iterate(problem, state, step)
@@ -122,12 +150,14 @@ class MPPISolver(SamplingSolver):
         return costs + self.perturbation_weight * (force * (candidates - mean)).sum(dim=(2, 3))
 
     def _weights(self, values: torch.Tensor) -> torch.Tensor:
-        above = values - values[:, :1]  # (n, topk), ascending from 0
-        scale = torch.full_like(above[:, :1], self.temperature)
-        if self.relative:
-            finite = values != torch.inf
-            scale *= above.where(finite, 0.0).sum(dim=1, keepdim=True) / finite.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.softmax(above / -scale.clamp_(min=torch.finfo(values.dtype).tiny), dim=1)
+        below = values[:, :1] - values  # (n, topk), descending from 0
+        tiny = torch.finfo(values.dtype).tiny
+        if not self.relative:
+            return torch.softmax(below / max(self.temperature, tiny), dim=1)
+        finite = (values != torch.inf).to(values.dtype)
+        total = below.nan_to_num(neginf=0.0).sum(dim=1, keepdim=True)  # (n, 1), of the finite ones
+        scale = total.mul_(-self.temperature).div_(finite.sum(dim=1, keepdim=True)).clamp_(min=tiny)
+        return torch.softmax(below / scale, dim=1)
 
     def _finish(self, problem: Problem, state: State) -> dict[str, torch.Tensor]:
         result = super()._finish(problem, state)
@@ -138,3 +168,7 @@ class MPPISolver(SamplingSolver):
             result["actions"] = state["elites"].take_along_dim(chosen[:, :, None, None], dim=1)[:, 0]
             result["costs"] = state["values"].take_along_dim(chosen, dim=1)[:, 0]
         return result
+
+
+def _proposes(cost: Any) -> bool:
+    return callable(getattr(cost, "propose", None))

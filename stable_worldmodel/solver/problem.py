@@ -76,6 +76,10 @@ class Problem:
         self.compiled = settings.compiled
         bounds = settings.bounds
         self._bounds = bounds and (bounds[0].to(init_action), bounds[1].to(init_action))
+        # As long as a plan: clamping then runs over whole sequences and not over single actions.
+        self._limits = self._bounds and tuple(
+            bound.expand(init_action.shape[1:]).contiguous() for bound in self._bounds
+        )
         parameter = cost_parameter(settings.cost)
         self._cost_dtype = init_action.dtype if parameter is None else parameter.dtype
         self._name, self._evaluate = cost_function(settings.cost)
@@ -91,12 +95,12 @@ class Problem:
         return self._bounds
 
     def clamp(self, actions: torch.Tensor) -> torch.Tensor:
-        """Actions (..., A) moved into the action bounds, if there are any."""
-        return actions if self._bounds is None else actions.clamp(*self._bounds)
+        """Actions (..., H, A) moved into the action bounds, if there are any."""
+        return actions if self._limits is None else actions.clamp(*self._limits)
 
     def clamp_(self, actions: torch.Tensor) -> torch.Tensor:
         """The same in place."""
-        return actions if self._bounds is None else actions.clamp_(*self._bounds)
+        return actions if self._limits is None else actions.clamp_(*self._limits)
 
     def normal(self, iteration: int | torch.Tensor, num_samples: int) -> torch.Tensor:
         """Standard normal noise (n, S, H, A); row i is a function of env i's key and the iteration only."""

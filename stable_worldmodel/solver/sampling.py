@@ -141,8 +141,8 @@ class SamplingSolver(ChunkedSolver):
 
     def _weights(self, values: torch.Tensor) -> torch.Tensor:
         """How much each elite counts, (n, topk), given its cost in ascending order: all finite ones the same."""
-        finite = (values != torch.inf).to(values.dtype)
-        return finite / finite.sum(dim=1, keepdim=True).clamp_(min=1.0)
+        # Scaled by next to nothing, finite costs are equal and infinite ones stay; without a finite one none counts.
+        return torch.softmax(values * -torch.finfo(values.dtype).tiny, dim=1).nan_to_num_(0.0)
 
     def _blend(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
         return torch.lerp(new, old, self.alpha) if self.alpha else new

@@ -1,5 +1,7 @@
 """What is not computed twice gives the same numbers."""
 
+import copy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from stable_worldmodel.planning import CEMSolver, GoalMSE, PathMSE, ShootingCostEvaluator
 from stable_worldmodel.policy import PlanConfig
+from stable_worldmodel.wm.blocks import ActionEmbedder
 from stable_worldmodel.wm.lewm import LeWM, LeWMConfig
 
 
@@ -86,3 +89,30 @@ def test_a_model_may_compute_in_bfloat16_and_costs_stay_float32(model):
     expected = exact.get_cost(info, candidates)
     torch.testing.assert_close(costs, expected, rtol=0.1, atol=0.05 * expected.max().item())
     assert not torch.equal(costs, expected)
+
+
+@torch.no_grad()
+def test_a_model_with_bfloat16_weights_gives_float32_costs_and_plans(model):
+    info, candidates = seen(model), torch.randn(2, 5, 4, 4)
+    expected = ShootingCostEvaluator(model, GoalMSE()).get_cost(info, candidates)
+    low = ShootingCostEvaluator(copy.deepcopy(model).bfloat16(), GoalMSE())
+    context = low.prepare(info)
+    assert context["emb"].dtype == torch.bfloat16
+    costs = low.cost(context, candidates.bfloat16())
+    assert costs.dtype == torch.float32
+    torch.testing.assert_close(costs, expected, rtol=0.1, atol=0.05 * expected.max().item())
+    solver = CEMSolver(cost=low, num_samples=16, topk=4, n_steps=3)
+    solver.configure(action_space=gym.spaces.Box(-1, 1, (2, 2)), n_envs=2, config=PlanConfig(4, 1, action_block=2))
+    result = solver.solve(info)
+    assert result["actions"].dtype == torch.float32
+    assert np.isfinite(result["costs"]).all()
+
+
+@torch.no_grad()
+def test_actions_are_embedded_in_float32_whatever_the_weights():
+    torch.manual_seed(0)
+    embedder = ActionEmbedder(2, 16).bfloat16()
+    near = torch.tensor([[[1.0, 1.0]], [[1.0 + 2**-10, 1.0]]])  # the same in bfloat16
+    assert embedder(near).dtype == torch.bfloat16
+    exact = copy.deepcopy(embedder).float()
+    torch.testing.assert_close(embedder(near), exact(near).bfloat16(), rtol=0, atol=0)

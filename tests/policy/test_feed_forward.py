@@ -153,7 +153,8 @@ class TestActions:
             np.testing.assert_array_equal(attached(Fixed(output), pool, batch_size=3).get_action(info_of()), expected)
 
     @pytest.mark.parametrize(
-        "output", [torch.zeros(3, 3), torch.zeros(3, 1, 2), torch.zeros(3), [[0.0, 0.0]] * 3, None]
+        "output",
+        [torch.zeros(3, 3), torch.zeros(3, 2, 1), torch.zeros(3, 0), torch.zeros(3), [[0.0, 0.0]] * 3, None],
     )
     def test_of_another_shape_or_type_are_refused(self, output):
         with pytest.raises(ContractError, match=r"Fixed.get_action returned .* expected actions \(3, 2\)"):
@@ -171,6 +172,79 @@ class TestActions:
         pool = PoolStub(gym.spaces.Discrete(3), 3)
         with pytest.raises(ContractError, match="expected integers"):
             attached(Fixed(torch.zeros(3)), pool, batch_size=3).get_action(info_of())
+
+
+class Chunks(nn.Module):
+    """Three actions at once for every env, that of its k-th call is 100 * state + 10 * call + k; counts its calls."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form, self.asked = form, []
+
+    def get_action(self, info):
+        state = info["state"][:, -1]  # (n, 1)
+        self.asked.append(state[:, 0].tolist())
+        actions = 100 * state[:, None] + 10 * (len(self.asked) - 1) + torch.arange(3.0)[:, None]  # (n, 3, 1)
+        return actions.expand(-1, -1, 2).reshape(len(state), *self.form)
+
+
+class TestChunks:
+    """Models that give several actions are asked again when all are executed."""
+
+    def states(self, **extra):
+        return {**info_of(), "state": np.arange(3, dtype=np.float32).reshape(3, 1, 1), **extra}
+
+    @pytest.mark.parametrize("form", [(3, 2), (6,)])
+    def test_are_executed_in_order(self, form):
+        policy = attached(Chunks(form), box_pool(3, -1000, 1000), batch_size=3)
+        for step in range(7):
+            expected = 100 * np.arange(3) + 10 * (step // 3) + step % 3
+            np.testing.assert_array_equal(policy.get_action(self.states()), np.stack([expected] * 2, axis=1))
+        assert policy.model.asked == [[0, 1, 2]] * 3
+
+    @pytest.mark.parametrize("how", ["reset", "flush"])
+    def test_of_an_env_that_begins_an_episode_are_dropped(self, how):
+        policy = attached(Chunks((3, 2)), box_pool(3, -1000, 1000), batch_size=3)
+        policy.get_action(self.states())
+        flush = {"_needs_flush": np.array([False, True, False])} if how == "flush" else {}
+        if how == "reset":
+            policy.reset([1], [7])
+        assert policy.get_action(self.states(**flush))[:, 0].tolist() == [1, 110, 201]
+        assert policy.model.asked == [[0, 1, 2], [1]]
+        assert policy.get_action(self.states())[:, 0].tolist() == [2, 111, 202]
+
+    def test_are_scaled_back_action_by_action_and_wait_while_their_env_rests(self):
+        pool = box_pool(3, -1000, 1000)
+        policy = attached(Chunks((6,)), pool, process={"action": Affine()}, batch_size=3)
+        resting = self.states(_active=np.array([True, False, True]))
+        assert policy.get_action(self.states())[:, 0].tolist() == [1, 201, 401]
+        np.testing.assert_array_equal(policy.get_action(resting)[:, 0], [3, np.nan, 403])
+        assert policy.get_action(self.states())[:, 0].tolist() == [5, 203, 405]
+
+    def test_of_integer_spaces_stay_integers(self):
+        pool = PoolStub(gym.spaces.Discrete(9), 2)
+        policy = attached(Fixed(torch.tensor([[1, 2], [3, 4]])), pool, batch_size=2)
+        steps = [policy.get_action(info_of(2)) for _ in range(3)]
+        assert [step.tolist() for step in steps] == [[1, 3], [2, 4], [1, 3]]
+        assert steps[0].dtype == np.int64
+
+    def test_have_one_length_at_a_time(self):
+        policy = attached(Chunks((3, 2)), batch_size=3)
+        policy.get_action(self.states())
+        policy.model = Fixed(torch.zeros(3, 2, 2))
+        policy.reset([0], None)
+        with pytest.raises(ContractError, match=r"returned 2 actions per env, and 3 before"):
+            policy.get_action(self.states())
+
+    def test_episodes_do_not_depend_on_the_envs_beside_them(self):
+        def evaluate(num_envs):
+            with World("toy/Walk-v0", num_envs, (8, 8), verbose=0) as world:
+                world.set_policy(FeedForwardPolicy(Actor(size=4)))  # of actions of size 1: chunks of four
+                return world.evaluate(episodes=5, seed=4, eval_keys=["state", "action"])
+
+        reference, results = evaluate(1), evaluate(3)
+        for key in ("state", "action", "episode_lengths"):
+            np.testing.assert_array_equal(results[key], reference[key])
 
 
 class TestRefusals:

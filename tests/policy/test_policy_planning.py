@@ -8,8 +8,9 @@ from pool_stub import PoolStub
 
 from stable_worldmodel.planning import CEMSolver, GoalMSE, MPPISolver, ShootingCostEvaluator
 from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
-from stable_worldmodel.policy.world_model import GoalMemory
+from stable_worldmodel.policy.memory import GoalMemory, LatentMemory
 from stable_worldmodel.solver.problem import NoFiniteCostError
+from stable_worldmodel.wm.lewm import LeWM, LeWMConfig
 
 
 class ToyDynamics(torch.nn.Module):
@@ -151,3 +152,82 @@ def test_every_episode_has_the_noise_of_its_seed():
         for key in ("pixels", "goal"):
             large[key][3] = small[key][2]
         np.testing.assert_array_equal(first.get_action(small)[2], second.get_action(large)[3])
+
+
+class Framewise(ToyDynamics):
+    """Predicts from the mean of its context."""
+
+    framewise = True
+
+    def __init__(self):
+        super().__init__()
+        self.step = torch.nn.Linear(6 + 4, 6)  # two env actions per macro step
+
+    def rollout(self, info, candidates):
+        mean = info["emb"].mean(dim=1, keepdim=True) + info["emb"].shape[1]
+        return super().rollout({**info, "emb": mean}, candidates)
+
+
+class TestLatentsOfPastFrames:
+    def run(self, memory=None, receding=1, rests=(), model=None, n=3, steps=8):
+        """Actions of the envs, and how many frames were encoded as observations of each env in every step."""
+        model = model or Framewise()
+        policy = attached(model, n, config=PlanConfig(3, receding, history_len=3, action_block=2), batch_size=n)
+        policy._latents = memory or policy._latents
+        policy.reset(range(n), [10 + i for i in range(n)])
+        actions, encoded = [], []
+        for t in range(steps):
+            model.encoded.clear()
+            active = np.array([not (i == 0 and t in rests) for i in range(n)])
+            seen = {**info(n, seed=t), "action": np.full((n, 1, 2), t / 10), "_active": active}
+            actions.append(policy.get_action(seen))
+            encoded.append([shape[:2] for shape in model.encoded if shape[0]])
+        return np.stack(actions), encoded
+
+    class Forgetful(LatentMemory):
+        def remember(self, *arguments):
+            pass
+
+    def test_are_not_encoded_again_when_every_macro_step_is_planned_anew(self):
+        encoded = self.run()[1]
+        assert encoded[0] == [(3, 1), (3, 1)]  # goal and observation
+        assert encoded[2::2] == [[(3, 1)]] * 3
+        assert self.run(self.Forgetful(3, 3, 2))[1][2::2] == [[(3, 2)], [(3, 3)], [(3, 3)]]
+
+    def test_change_no_plan(self):
+        kept, again = self.run()[0], self.run(self.Forgetful(3, 3, 2))[0]
+        np.testing.assert_allclose(kept, again, atol=1e-5)
+        assert np.ptp(kept) > 0.1
+
+    def test_make_no_plan_depend_on_other_envs(self):
+        np.testing.assert_array_equal(self.run(n=3)[0][:, :1], self.run(n=1)[0])
+
+    def test_are_encoded_again_if_other_frames_were_seen_since(self):
+        assert self.run(receding=2)[1][4] == [(3, 3)]
+        encoded = self.run(rests=(4,))[1]
+        assert encoded[4] == [(2, 1)]
+        assert encoded[5] == [(1, 3)]  # env 0 plans a step later than its frames are apart
+        assert encoded[7] == [(1, 1)]
+
+    def test_are_not_kept_of_models_that_do_not_say_that_frames_are_independent(self):
+        class Recurrent(Framewise):
+            framewise = False
+
+        assert self.run(model=Recurrent())[1][4] == [(3, 3)]
+
+    def test_a_world_model_of_this_library_plans_the_same(self):
+        plans = []
+        for forget in (False, True):
+            torch.manual_seed(0)
+            model = LeWM(LeWMConfig.preset("debug", action_dim=4)).eval()
+            policy = attached(model, 2, config=PlanConfig(3, 1, history_len=3, action_block=2))
+            policy._latents = self.Forgetful(2, 3, 2) if forget else policy._latents
+            policy.reset([0, 1], [3, 4])
+            rng = np.random.default_rng(0)
+            goal = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
+            steps = []
+            for _ in range(7):
+                pixels = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
+                steps.append(policy.get_action({"pixels": pixels, "goal": goal, "action": rng.normal(size=(2, 1, 2))}))
+            plans.append(np.stack(steps))
+        np.testing.assert_allclose(*plans, atol=1e-3)

@@ -170,6 +170,22 @@ def test_a_warm_start_is_used_and_never_modified(name, length):
         assert max(result["costs"]) < max(configured(small(name)(TargetCost())).solve(info)["costs"])
 
 
+def _on_gpu(start):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return start.cuda()
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.double, torch.Tensor.tolist, _on_gpu])
+def test_a_warm_start_may_be_of_any_kind_and_on_any_device(kind):
+    start = torch.full((3, 2, 2), 0.25)
+    plain, other = (
+        configured(small("cem")(TargetCost())).solve(target_info(), init_action=given, keys=KEYS[:3])["actions"]
+        for given in (start, kind(start))
+    )
+    assert torch.equal(plain, other)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_nan_and_infinite_candidates_are_left_out_and_counted(name):
     class Broken(TargetCost):
@@ -238,6 +254,49 @@ def test_the_loop_that_is_captured_on_cuda_gives_the_same_numbers(kind):
     info["target"][3] = np.nan
     with pytest.raises(NoFiniteCostError, match=r"rows \[3\].*iteration 0"):
         configured(kind(cost=TargetCost(), num_samples=12, topk=4, compiled=True), n_envs=5).solve(info)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [CEMSolver, ICEMSolver, MPPISolver])
+def test_an_iteration_is_one_graph_that_depends_on_no_value(kind):
+    """What CUDA can capture: tracing it as one graph fails where Python looks at the values of a tensor."""
+
+    class Traced(kind):
+        def _iterate(self, problem, state, step):
+            return graph(self, problem, state, step), {}
+
+    class Looking(LinearModelCost):
+        def cost(self, info, candidates):
+            return super().cost(info, candidates) * (2 if candidates.sum() > 0 else 1)
+
+    torch._dynamo.reset()
+    graph = torch.compile(
+        lambda solver, problem, state, step: kind._iterate(solver, problem, state, step)[0],
+        backend="eager",
+        fullgraph=True,
+    )
+    info = {"state": np.random.default_rng(1).normal(size=(5, 1, 4))}
+    settings = {"num_samples": 12, "n_steps": 4, "topk": 4, "batch_size": 5}
+    plain = configured(kind(cost=LinearModelCost(), **settings), n_envs=5).solve(info, keys=KEYS)
+    traced = configured(Traced(cost=LinearModelCost(), compiled=True, **settings), n_envs=5).solve(info, keys=KEYS)
+    assert torch.equal(traced["actions"], plain["actions"])
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        configured(Traced(cost=Looking(), compiled=True, **settings), n_envs=5).solve(info, keys=KEYS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", [CEMSolver, ICEMSolver, MPPISolver])
+def test_the_captured_loop_on_cuda_plans_as_the_eager_one(kind):
+    info = {"state": np.random.default_rng(1).normal(size=(5, 1, 4))}
+    eager, captured = (
+        configured(
+            kind(cost=LinearModelCost().cuda(), num_samples=64, n_steps=8, topk=8, device="cuda", compiled=compiled),
+            n_envs=5,
+        ).solve(info, keys=KEYS)
+        for compiled in (False, True)
+    )
+    torch.testing.assert_close(captured["actions"], eager["actions"], rtol=1e-3, atol=1e-3)
+    assert captured["model_steps"] == eager["model_steps"]
 
 
 @pytest.mark.parametrize("name", ["cem", "gradient", "nevergrad"])

@@ -79,7 +79,7 @@ def test_adapted_deviation_is_the_weighted_one_within_its_limits():
 def test_the_perturbation_term_pulls_towards_small_controls():
     start = torch.full((2, 3, 2), 3.0)
     plain, pulled = (
-        solve(published(TargetCost(), n_steps=1, perturbation_weight=weight), start)["actions"]
+        solve(published(TargetCost(), temperature=50.0, perturbation_weight=weight), start)["actions"]
         for weight in (0.0, 50.0)
     )
     assert (pulled.sum(dim=(1, 2)) < plain.sum(dim=(1, 2))).all()  # along the mean, which is 3 everywhere
@@ -105,3 +105,61 @@ def test_topk_names_the_elites_and_large_ones_mean_all():
     assert MPPISolver(TargetCost(), 20, topk=99).topk == 20
     with pytest.raises(ContractError, match="temperature"):
         MPPISolver(TargetCost(), temperature=-1.0)
+
+
+class Proposing(TargetCost):
+    """Proposes what `info["proposal"]` says, moved by a tenth of the noise."""
+
+    def propose(self, info, noise):
+        self.drawn = noise.clone()
+        return info["proposal"][:, None] + 0.1 * noise
+
+
+class TestProposals:
+    def info(self):
+        return {**INFO, "proposal": np.full((2, 3, 2), 0.7, np.float32)}
+
+    def test_are_candidates_of_every_iteration_within_the_bounds(self):
+        cost = Proposing()
+        solver = MPPISolver(cost=cost, num_samples=20, num_elites=5, n_steps=3, num_proposals=4)
+        bounds = np.full(2, -0.75), np.full(2, 0.75)
+        solver.configure(
+            action_space=gym.spaces.Box(-1, 1, (2, 2)), n_envs=2, config=PlanConfig(3, 1), action_bounds=bounds
+        )
+        solver.solve(self.info())
+        expected = (0.7 + 0.1 * cost.drawn).clamp(-0.75, 0.75)
+        assert expected.std() > 0.01
+        for candidates in cost.seen[:3]:
+            assert torch.equal(candidates[:, 1:5], expected)
+
+    def test_that_are_good_are_found_where_noise_is_not(self):
+        costs = []
+        for count in (0, 4):
+            solver = MPPISolver(
+                cost=Proposing(), num_samples=8, num_elites=1, n_steps=1, num_proposals=count, return_mean=False
+            )
+            info = {**INFO, "proposal": INFO["target"]}
+            costs.append(solve(solver, info=info)["costs"])
+        assert max(costs[1]) < 0.2 * min(costs[0])
+
+    def test_do_not_depend_on_what_is_solved_beside_them(self):
+        solver = MPPISolver(cost=Proposing(), num_samples=20, num_elites=5, num_proposals=4)
+        keys = np.array([[3, 0], [5, 1]])
+        solver.configure(action_space=gym.spaces.Box(-1, 1, (2, 2)), n_envs=2, config=PlanConfig(3, 1))
+        both = solver.solve(self.info(), keys=keys)["actions"]
+        alone = solver.solve({key: value[1:] for key, value in self.info().items()}, keys=keys[1:])["actions"]
+        torch.testing.assert_close(alone, both[1:])
+
+    def test_need_a_cost_that_makes_them_and_the_right_shape(self):
+        with pytest.raises(ContractError, match="no propose"):
+            MPPISolver(cost=TargetCost(), num_proposals=1)
+        with pytest.raises(ContractError, match="num_proposals=300"):
+            MPPISolver(cost=Proposing(), num_proposals=300)
+        cost = Proposing()
+        cost.propose = lambda info, noise: noise[:, :1]
+        with pytest.raises(ContractError, match=r"\(2, 1, 3, 2\): expected \(2, 4, 3, 2\)"):
+            solve(MPPISolver(cost=cost, num_proposals=4), info=self.info())
+
+    def test_are_24_with_the_settings_of_tdmpc2_if_there_is_an_actor(self):
+        assert MPPISolver.tdmpc2(Proposing()).num_proposals == 24
+        assert MPPISolver.tdmpc2(TargetCost()).num_proposals == 0

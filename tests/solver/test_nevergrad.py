@@ -72,12 +72,12 @@ def test_a_name_without_nevergrad_says_what_to_install(monkeypatch):
         NevergradSolver(cost=TargetCost(), optimizer="CMA")
 
 
-@pytest.mark.parametrize(("name", "n_steps"), [("CMA", 30), ("DE", 30), ("PSO", 60)])
-def test_optimisers_of_the_registry(name, n_steps):
+@pytest.mark.parametrize(("name", "n_steps", "left"), [("CMA", 30, 0.1), ("DE", 30, 0.35), ("PSO", 60, 0.8)])
+def test_optimisers_of_the_registry(name, n_steps, left):
     bounds = np.full(2, -1.0), np.full(2, 1.0)
     solver = NevergradSolver(cost=TargetCost(), optimizer=name, n_steps=n_steps, num_samples=20, var_scale=0.5)
     info, result = solve(solver, n=2, bounds=bounds)
-    assert max(result["costs"]) < 0.35 * np.square(info["target"]).sum(axis=(1, 2)).min()
+    assert (result["costs"] < left * np.square(info["target"]).sum(axis=(1, 2))).all()
     assert np.abs(result["actions"].numpy()).max() <= 1.0
     assert np.array_equal(result["actions"], solve(solver, n=2, bounds=bounds)[1]["actions"])
 

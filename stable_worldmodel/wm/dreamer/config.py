@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm.config import PresetConfig
+from stable_worldmodel.wm.training import Reads
 
 
 def _size(deter: int, hidden: int, classes: int, depth: int, units: int) -> dict[str, Any]:
@@ -68,3 +69,7 @@ class DreamerConfig(PresetConfig):
             raise ContractError(f"deter={self.deter}: expected a multiple of blocks={self.blocks}")
         if self.image_size % 16:
             raise ContractError(f"image_size={self.image_size}: expected a multiple of 16")
+
+    def reads(self) -> Reads:
+        reward = ("reward",) if self.behaviour else ()
+        return Reads((*self.images, *self.inputs, "action", *reward), optional=("terminated",))

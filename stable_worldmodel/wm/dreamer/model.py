@@ -236,6 +236,12 @@ class Dreamer(nn.Module):
             state = self.rssm.imagine(state, actions[-1], sample=False) if len(actions) < horizon else state
         return actions[0] if horizon == 1 else torch.stack(actions, dim=1)
 
+    def explore(self, info: Info, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Actions (n, A) that the actor draws."""
+        if self.behaviour is None:
+            raise ContractError("this model was built without behaviour: it has no actor; plan with get_cost")
+        return self.behaviour.actor.sample(self._state(self._context(info)[:, -1]).latent, generator)
+
     def _predicted_reward(self, latents: torch.Tensor) -> torch.Tensor:
         assert self.reward is not None
         return self.twohot.decode(self.reward(latents))

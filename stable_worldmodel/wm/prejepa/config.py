@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from stable_worldmodel.wm.config import PresetConfig
+from stable_worldmodel.wm.training import Reads
 
 # Random features of one wide attention-free layer are nearly the pixels of a patch: enough for simple worlds.
 _SMALL = {
@@ -57,3 +58,6 @@ class PreJEPAConfig(PresetConfig):
 
     def __post_init__(self) -> None:
         self._at_least_one("action_dim", "embed_dim", "window", "depth", "heads", "rollout_rows", "decoder_width")
+
+    def reads(self) -> Reads:
+        return Reads(("pixels", *self.inputs, "action"))

@@ -41,6 +41,8 @@ class PreJEPA(nn.Module):
     Further inputs are scaled columns (B, T, d). Actions are scaled; action t of a clip leaves frame t.
     """
 
+    framewise = True  # a frame's tokens depend on no other one: planners may keep them
+
     def __init__(self, config: PreJEPAConfig) -> None:
         super().__init__()
         self.config = c = config

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm.config import PresetConfig
+from stable_worldmodel.wm.training import Reads
 
 _SMALL = {"latent_dim": 64, "mlp_width": 128, "encoder_width": 64, "bins": 51}
 
@@ -64,6 +65,12 @@ class TDMPC2Config(PresetConfig):
             raise ContractError(f"critics={self.critics}: expected at least 2, of which targets take the smaller")
         if self.image_size < 40:
             raise ContractError(f"image_size={self.image_size}: expected at least 40 for four strided convolutions")
+
+    def reads(self) -> Reads:
+        columns = (*self.images, *self.inputs, "action", "reward")
+        if self.episodic:
+            return Reads((*columns, "terminated"))
+        return Reads(columns, optional=("terminated",))
 
 
 def episode_discount(steps: float) -> float:

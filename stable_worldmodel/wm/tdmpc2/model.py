@@ -209,6 +209,23 @@ class TDMPC2(nn.Module):
             z = self.dynamics(torch.cat([z, actions[-1]], dim=-1)) if len(actions) < horizon else z
         return actions[0] if horizon == 1 else torch.stack(actions, dim=1)
 
+    def explore(self, info: Info, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Actions (n, A) in [-1, 1] that the actor draws."""
+        return self._sampled_action(self._present(info), generator)[0]
+
+    def propose(self, info: Info, noise: torch.Tensor) -> torch.Tensor:
+        """Action sequences (n, P, H, A) that the actor draws with standard normal `noise` of that shape, each action at
+        the latent that the ones before lead to.
+        """
+        n, count = noise.shape[:2]
+        z = repeat(self._present(info), count)  # (n * P, D)
+        actions = []
+        for drawn in noise.flatten(0, 1).unbind(1):
+            mean, log_std = self._policy(z)
+            actions.append((mean + log_std.exp() * drawn).tanh().to(z))  # (n * P, A)
+            z = self.dynamics(torch.cat([z, actions[-1]], dim=-1))
+        return torch.stack(actions, dim=1).unflatten(0, (n, count))
+
     def _end_value(self, z: torch.Tensor) -> torch.Tensor:
         """Pessimistic value (n, S) of z (n, S, D)."""
         action = self._policy(z)[0].tanh()
