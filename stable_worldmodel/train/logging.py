@@ -3,11 +3,15 @@
 metrics.jsonl   one object per row: {"step": 20, "train/loss": 0.8, ...}
 metrics.csv     one line per number: step,name,value
 events.out.*    TensorBoard scalars
+wandb/          of Weights & Biases, which gets the rows; offline unless told otherwise
+                trackio keeps its rows in a database of its own, on this machine
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,7 +79,74 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-LOGGERS: dict[str, Any] = {"jsonl": JsonlLogger, "csv": CsvLogger, "tensorboard": TensorBoardLogger}
+PROJECT = "stable-worldmodel"  # where the environment does not name another one
+
+
+class WandbLogger:
+    """Rows for Weights & Biases. A resumed run goes on under the same id.
+
+    The run is offline unless WANDB_API_KEY or WANDB_MODE=online says otherwise; `wandb sync` uploads it later.
+    """
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        wandb: Any = require("wandb", "loggers")
+        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=folder.name,
+            id=run_id(folder),
+            resume="allow",
+            mode=mode,
+            settings=wandb.Settings(silent=True),
+            dir=str(folder),
+            config=_config(folder),
+        )
+
+    def log(self, row: Row) -> None:
+        self._run.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class TrackioLogger:
+    """Rows for trackio, which keeps them on this machine (`trackio show`)."""
+
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        trackio: Any = require("trackio", "loggers")
+        self._run = trackio.init(
+            project=os.environ.get("TRACKIO_PROJECT", PROJECT),
+            name=f"{folder.name}-{run_id(folder)}",
+            resume="allow",
+            config=_config(folder),
+        )
+
+    def log(self, row: Row) -> None:
+        self._run.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def run_id(folder: Path) -> str:
+    """The same for all parts of a run that is continued: a hash of its folder."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What the run says about itself in `run.json`."""
+    path = folder / "run.json"
+    run = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: run[name] for name in ("model", "config", "dataset", "versions", "git_revision") if name in run}
+
+
+LOGGERS: dict[str, Any] = {
+    "jsonl": JsonlLogger,
+    "csv": CsvLogger,
+    "tensorboard": TensorBoardLogger,
+    "wandb": WandbLogger,
+    "trackio": TrackioLogger,
+}
 
 
 class RunLog:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from stable_worldmodel.data.dataset import Dataset
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.train.clips import Clips
+from stable_worldmodel.train.columns import fit_model
 from stable_worldmodel.train.config import TrainConfig
 from stable_worldmodel.train.learner import Learner
 from stable_worldmodel.train.logging import Row, RunLog
 from stable_worldmodel.train.meter import Meter
+from stable_worldmodel.train.protocol import EvalProtocol, published_protocol
 from stable_worldmodel.train.state import RunState, has_state, load_state, save_state
 from stable_worldmodel.utils.files import write_json
 from stable_worldmodel.utils.interrupts import InterruptGuard
@@ -28,6 +31,8 @@ from stable_worldmodel.wm.checkpoint import save_pretrained
 from stable_worldmodel.wm.registry import build_model
 
 RUN_FILE = "run.json"
+# Values of a config that change nothing about the result, and may differ when a run is continued.
+_FREE = ("loggers", "save_every", "device")
 
 
 class TrainCallback(Protocol):
@@ -48,30 +53,52 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, dataset: Dataset, out_dir: str | Path, callback: TrainCallback | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    out_dir: str | Path,
+    callback: TrainCallback | None = None,
+    *,
+    protocol: EvalProtocol | None = None,
 ) -> TrainResult:
     """Train the model of `config` on windows of `dataset`, and save it in `out_dir/checkpoint`.
 
-    `out_dir` also gets `run.json` (config, split, versions), the logs, and after every epoch the state from which the
-    same call continues an interrupted run. On a CPU the losses equal those of an uninterrupted run.
+    `out_dir` also gets `run.json` (config, split, versions), the logs, and after every epoch (and every
+    `config.save_every` steps) the state from which the same call continues an interrupted run. On a CPU the losses
+    equal those of an uninterrupted run.
+
+    Under `accelerate launch` every process calls this with equal arguments and computes its part of every batch. The
+    first one logs, saves, and calls `callback`.
+
+    Args:
+        protocol: how the model is to be evaluated, which its checkpoint says; default: the published protocol.
 
     Raises MissingKeyError or ContractError if the dataset does not suit the config, and ContractError if `out_dir`
     holds a run of another config or dataset, or if a loss is not finite.
     """
     out_dir = Path(out_dir)
-    with closing(Clips(config, dataset)) as clips, torch.random.fork_rng():
-        run = _claim(out_dir, config, dataset, clips.split)
+    # Precision is not left to accelerate, whose process-wide state would fix it for every later run.
+    accelerator = Accelerator(mixed_precision="no", cpu=config.device == "cpu")
+    with closing(_open_clips(config, dataset, accelerator)) as clips, torch.random.fork_rng():
+        run = _claim(out_dir, config, dataset, clips.split, accelerator)
         torch.manual_seed(config.seed)
-        model = build_model(replace(config.model, action_dim=dataset.get_dim("action") * config.frameskip))
+        model = build_model(fit_model(config, dataset))
         planned = config.epochs * clips.steps_per_epoch
-        learner = Learner(config, model, total=min(planned, config.max_steps or planned))
-        done = load_state(out_dir, learner.model, learner.optimizer)
-        with closing(RunLog(config.loggers, out_dir, done.history)) as log, InterruptGuard() as guard:
+        learner = Learner(config, model, min(planned, config.max_steps or planned), accelerator)
+        done = load_state(out_dir, model, learner.optimizer, learner.average)
+        names = config.loggers if accelerator.is_main_process else ()
+        with closing(RunLog(names, out_dir, done.history)) as log, InterruptGuard() as guard:
             _run(learner, clips, log, done.step, out_dir, callback, guard)
-        checkpoint = save_pretrained(
-            learner.model, out_dir / "checkpoint", scalers={"action": clips.scaler}, extra={"run": run}
-        )
-        return TrainResult(checkpoint, log.rows, clips.split)
+        if accelerator.is_main_process:
+            chosen = protocol or published_protocol(config, dataset, plans=hasattr(model, "rollout"))
+            _save_checkpoint(learner, out_dir / "checkpoint", clips, chosen, run)
+        accelerator.wait_for_everyone()
+        return TrainResult(out_dir / "checkpoint", log.rows, clips.split)
+
+
+def _open_clips(config: TrainConfig, dataset: Dataset, accelerator: Accelerator) -> Clips:
+    device = None if accelerator.device.type == "cpu" else accelerator.device
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    return Clips(config, dataset, fit_model(config, dataset), rank=rank, world_size=world_size, device=device)
 
 
 def _run(
@@ -83,46 +110,85 @@ def _run(
     callback: TrainCallback | None,
     guard: InterruptGuard,
 ) -> None:
-    """Take the steps after `done`; log, and at the end of every epoch validate and save the state."""
-    total = learner.total
+    """Take the steps after `done`; log, validate at the end of every epoch, and save the state there and in between."""
+    config, total, main = learner.config, learner.total, learner.accelerator.is_main_process
     batches = clips.batches(done, total)
-    meter = Meter()
+    meter = Meter(learner.mean)
+    saved = done
     for step in range(done + 1, total + 1):
         with meter.waiting():
             batch = next(batches)
         meter.add(step, learner.step(step, batch), clips.batch_size)
         end_of_epoch = step % clips.steps_per_epoch == 0 or step == total
-        if end_of_epoch or step % learner.config.log_every == 0:
+        logged = end_of_epoch or step % config.log_every == 0
+        if logged:
             row = {**meter.flush(), "learning_rate": learner.learning_rate(step)}
             log.log(step, {**row, **learner.validate(clips.val_batches())} if end_of_epoch else row)
-        if end_of_epoch:
-            save_state(out_dir, learner.model, learner.optimizer, RunState(step, log.rows))
-            meter = Meter()
-        if callback is not None:
+        # Only after a row is nothing left in the meter that a continued run would miss.
+        if end_of_epoch or (logged and config.save_every and step - saved >= config.save_every):
+            if main:
+                save_state(out_dir, learner.model, learner.optimizer, RunState(step, log.rows), learner.average)
+            saved = step
+            meter = Meter(learner.mean)
+        if main and callback is not None:
             callback.on_step(step, total, log.rows[-1] if log.rows else {})
         guard.check()
 
 
-def _claim(out_dir: Path, config: TrainConfig, dataset: Dataset, split: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _save_checkpoint(
+    learner: Learner, folder: Path, clips: Clips, protocol: EvalProtocol, run: Mapping[str, Any]
+) -> None:
+    """Save the model, with the average of its weights if there is one."""
+    extra: dict[str, Any] = {"run": run}
+    average = learner.average
+    if average is not None:
+        extra["averaged"] = {"decay": average.decay, "steps": learner.total}
+    with nullcontext() if average is None else average.applied(learner.model):
+        save_pretrained(
+            learner.model,
+            folder,
+            scalers=clips.scalers,
+            split={part: episodes.tolist() for part, episodes in clips.split.items()},
+            protocol=protocol.to_dict(),
+            extra=extra,
+        )
+
+
+def _claim(
+    out_dir: Path,
+    config: TrainConfig,
+    dataset: Dataset,
+    split: Mapping[str, np.ndarray],
+    accelerator: Accelerator,
+) -> dict[str, Any]:
     """Write what the run is to `out_dir/run.json` and return it; check it instead if there is a state to go on from."""
     identity = {
-        "config": asdict(config),
+        "model": config.model.model_type,
+        "config": {**asdict(config), "scalers": dict(config.scalers)},
         "dataset": {"episodes": dataset.num_episodes, "rows": int(dataset.lengths.sum())},
         "split": {name: episodes.tolist() for name, episodes in split.items()},
     }
     run = json.loads(json.dumps({**identity, **provenance()}))
     path = out_dir / RUN_FILE
-    if not has_state(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
-        write_json(path, run)
+    begun = has_state(out_dir)
+    accelerator.wait_for_everyone()  # all have looked before one begins
+    if not begun:
+        if accelerator.is_main_process:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            write_json(path, run)
         return run
-    begun = json.loads(path.read_text())
-    before = flatten_dict({name: begun.get(name) for name in identity})
-    now = flatten_dict({name: run[name] for name in identity})
+    found = json.loads(path.read_text())
+    before = _comparable({name: found.get(name) for name in identity})
+    now = _comparable({name: run[name] for name in identity})
     changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if changed:
         raise ContractError(
             f"{out_dir} holds a run with other values of {', '.join(changed[:5])}; "
             "continue it with the same config and dataset, or train into another folder"
         )
-    return begun
+    return found
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    flat = flatten_dict(dict(identity))
+    return {name: value for name, value in flat.items() if name.removeprefix("config.") not in _FREE}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,9 @@ from stable_worldmodel.errors import ContractError
 class Meter:
     """Collects what happens between two log rows without waiting for the device at every step."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: Callable[[torch.Tensor], torch.Tensor] = lambda values: values) -> None:
+        """`share` gives the mean of a tensor over the processes of a run, which all call it."""
+        self._share = share
         self._clear()
 
     @contextmanager
@@ -36,8 +38,9 @@ class Meter:
         ContractError names the first step whose loss was not finite.
         """
         means = {}
-        for name in self._metrics[0]:
-            values = torch.stack([metrics[name] for metrics in self._metrics]).cpu()  # (steps,)
+        names = [*self._metrics[0]]
+        rows = torch.stack([torch.stack([metrics[name].float() for name in names]) for metrics in self._metrics])
+        for name, values in zip(names, self._share(rows).cpu().T, strict=True):  # (steps,)
             if not values.isfinite().all():
                 self._fail(name, values)
             means[f"train/{name}"] = values.double().mean().item()

@@ -50,6 +50,7 @@ _LAZY = {
     "VCReg": "stable_worldmodel.wm.loss",
     "attach_probe": "stable_worldmodel.wm.probes",
     "build_model": "stable_worldmodel.wm.registry",
+    "checkpoint_info": "stable_worldmodel.wm.checkpoint",
     "create_backbone": "stable_worldmodel.wm.backbones",
     "evaluate_probe": "stable_worldmodel.wm.probes",
     "fit_probe": "stable_worldmodel.wm.probes",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from stable_worldmodel.wm.backbones import BACKBONES as BACKBONES
     from stable_worldmodel.wm.backbones import create_backbone as create_backbone
     from stable_worldmodel.wm.checkpoint import Checkpoint as Checkpoint
+    from stable_worldmodel.wm.checkpoint import checkpoint_info as checkpoint_info
     from stable_worldmodel.wm.checkpoint import load_checkpoint as load_checkpoint
     from stable_worldmodel.wm.checkpoint import load_pretrained as load_pretrained
     from stable_worldmodel.wm.checkpoint import push_to_hub as push_to_hub

@@ -180,7 +180,9 @@ class Projector(nn.Module):
 
 
 class ActionEmbedder(nn.Module):
-    """Action blocks (N, T, A) to (N, T, W), in float32: actions carry small differences that half precision loses."""
+    """Action blocks (N, T, A) to (N, T, W), computed in float32: actions carry small differences that half precision
+    loses. The result has the dtype of the weights if that is a lower one.
+    """
 
     def __init__(self, action_dim: int, width: int, bottleneck: int = 10):
         super().__init__()
@@ -190,7 +192,13 @@ class ActionEmbedder(nn.Module):
 
     def forward(self, actions: torch.Tensor) -> torch.Tensor:
         with torch.autocast(actions.device.type, enabled=False):
-            return self.down(F.silu(self.up(self.smooth(actions.float()))))  # (N, T, W)
+            x = F.silu(_linear32(self.up, _linear32(self.smooth, actions)))
+            return _linear32(self.down, x).to(self.down.weight.dtype)  # (N, T, W)
+
+
+def _linear32(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """`layer` in float32, whatever the dtype of its weights."""
+    return F.linear(x.float(), layer.weight.float(), layer.bias.float())
 
 
 class ConditionalBlock(nn.Module):

@@ -37,6 +37,7 @@ __all__ = [
     "CONFIG_FILE",
     "WEIGHTS_FILE",
     "Checkpoint",
+    "checkpoint_info",
     "load_checkpoint",
     "load_pretrained",
     "push_to_hub",
@@ -155,6 +156,22 @@ def load_checkpoint(
     return Checkpoint(model.eval(), scalers, config["extra"], **more)
 
 
+def checkpoint_info(
+    name: str | Path, cache_dir: str | Path | None = None, *, revision: str | None = None
+) -> dict[str, Any]:
+    """What a checkpoint says about itself, without its weights: JSON values.
+
+    `path`, `type` and `config` of the model, `scalers`, `split`, `protocol`, `code`, `extra` and `weights_sha256`;
+    empty where it was written without. Names and errors are those of `load_checkpoint`.
+    """
+    path = locate(name, cache_dir, revision)
+    if path.is_file() or _is_public(path):
+        raise ContractError(f"{path} holds weights and nothing else: expected a checkpoint that save_pretrained wrote")
+    _require_files(path)
+    config = _read_config(path / CONFIG_FILE)
+    return {"path": str(path), **{key: {} for key in ("split", "protocol", "code")}, **config}
+
+
 def _is_public(folder: Path) -> bool:
     """Whether a folder has published weights and not those of this library."""
     return folder.is_dir() and (folder / PUBLIC_WEIGHTS).is_file() and not (folder / WEIGHTS_FILE).is_file()
@@ -165,7 +182,7 @@ def _load_file(path: Path, trust_pickle: bool) -> Checkpoint:
     if path.suffix not in _PICKLES:
         raise ContractError(f"{path} is not a checkpoint: expected its folder, or published weights ({PUBLIC_WEIGHTS})")
     if trust_pickle:
-        return Checkpoint(_unpickled(path).eval(), {}, {})
+        return Checkpoint(read_module(path).eval(), {}, {})
     try:
         model_config, weights = lewm_from_public(read_state_dict(path))
     except ContractError as error:
@@ -178,14 +195,23 @@ def _load_file(path: Path, trust_pickle: bool) -> Checkpoint:
     return Checkpoint(model.eval(), {}, {"source": path.name})
 
 
-def _unpickled(path: Path) -> nn.Module:
+def read_module(path: Path) -> nn.Module:
+    """The module that an earlier release pickled into a file, on the CPU. Runs whatever code the file holds.
+
+    Raises ContractError if its code is gone or the file holds something else.
+    """
     logger.warning("unpickling %s, which runs the code it holds", path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=False)
-    except (ImportError, AttributeError, pickle.UnpicklingError, EOFError) as error:
-        raise ContractError(f"{path} could not be unpickled: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise ContractError(f"{path} needs the code it was saved with: {error}") from error
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ContractError(f"{path} is not a file that torch.save wrote: {error}") from error
     if not isinstance(loaded, torch.nn.Module):
-        raise ContractError(f"{path} holds a {type(loaded).__name__}: expected a pickled module")
+        raise ContractError(
+            f"{path} holds a {type(loaded).__name__}, not a module; if it is a state dict, build the model, call "
+            "load_state_dict and save it with stable_worldmodel.wm.save_pretrained"
+        )
     return loaded
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from stable_worldmodel.errors import ContractError
+from stable_worldmodel.wm.training import Reads
 
 Config = TypeVar("Config", bound="PresetConfig")
 
@@ -28,6 +29,10 @@ class PresetConfig:
             return cls(**{**cls.presets[name], **overrides})
         except TypeError as error:
             raise ContractError(f"{cls.__name__}: {error}") from error
+
+    def reads(self) -> Reads:
+        """What a training batch of the model consists of."""
+        return Reads(("pixels", "action"))
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:

@@ -112,6 +112,7 @@ class JEPA(nn.Module):
     frame t.
     """
 
+    framewise = True  # a frame's latent depends on no other one: planners may keep it
     image_mean: torch.Tensor
     image_std: torch.Tensor
 

@@ -12,12 +12,16 @@ from stable_worldmodel.errors import ContractError
 if TYPE_CHECKING:
     from torch import nn
 
+    from stable_worldmodel.wm.training import Reads
+
 
 class ModelConfig(Protocol):
     """A frozen dataclass of JSON values that says which model it configures."""
 
     model_type: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def reads(self) -> Reads: ...
 
 
 @dataclass(frozen=True)

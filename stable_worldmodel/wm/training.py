@@ -5,6 +5,12 @@ and detached scalars. Two optional hooks:
 
     `parameter_groups`   a tuple of `ParameterGroup`, in place of one group for all
     `after_step()`       called after every optimiser step, for copies that follow the weights
+
+Its config says before the model is built what belongs in a batch, and has values that the dataset decides:
+
+    `reads()`            the columns of a batch, and how goals are drawn, as a `Reads`
+    `action_dim`         flattened env actions of one macro step
+    `inputs`, `images`   where the model has a choice of what it observes: columns of numbers with widths, of images
 """
 
 from __future__ import annotations
@@ -18,6 +24,29 @@ from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class GoalDraw:
+    """How the goals of clips are drawn, see `data.GoalDataset`."""
+
+    probabilities: tuple[float, float, float, float]  # random, geometric future, uniform future, current
+    gamma: float = 0.99  # of the geometric future
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The columns of a model's batches.
+
+    Of frames (B, T, ...), but for `action` (B, T, A). `reward` and `terminated` are those of a macro step: the sum of
+    the rewards, and whether any env step of it terminated, both on arrival at their frame.
+    """
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()  # read where the dataset has them
+    observed: tuple[str, ...] = ("pixels",)  # those of `columns` of which a goal consists
+    goals: GoalDraw | None = None  # adds `goal_<observed>` (B, 1, ...) and `goal_step` (B,)
+    actor_goals: GoalDraw | None = None  # adds `actor_goal_<observed>` (B, 1, ...)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from toy_batches import batch_for, clips, debug_model
 
-from stable_worldmodel.planning import GoalMSE, ShootingCostEvaluator, WeightedSum
-from stable_worldmodel.policy import FeedForwardPolicy
+from stable_worldmodel.planning import GoalMSE, MPPISolver, ShootingCostEvaluator, WeightedSum, goal_objective
+from stable_worldmodel.policy import FeedForwardPolicy, PlanConfig
 
 LATENT = ["dreamer", "dummy", "lewm", "pldm", "tdmpc2"]
 
@@ -44,6 +44,39 @@ def test_patch_models_are_compared_part_by_part(proprio):
     if proprio:
         expected += 0.5 * (rolled["predicted_proprio_emb"][:, :, -1] - goal["proprio_emb"]).square().mean(dim=2)
     torch.testing.assert_close(cost, expected)
+
+
+@torch.no_grad()
+def test_the_actor_of_tdmpc2_proposes_sequences_for_its_planner():
+    model, info = debug_model("tdmpc2").eval(), observation("tdmpc2")
+    still = model.propose(info, torch.zeros(2, 1, 4, 2))
+    torch.testing.assert_close(still[:, 0], model.get_action(info, horizon=4))
+    drawn = model.propose(info, torch.randn(2, 5, 4, 2))
+    assert drawn.shape == (2, 5, 4, 2)
+    assert (drawn.abs() <= 1).all()
+    assert drawn.std(dim=1).min() > 1e-3
+    solver = MPPISolver.tdmpc2(model, num_samples=32, topk=8)
+    solver.configure(action_space=Pool.action_space, n_envs=3, config=PlanConfig(4, 1))
+    result = solver.solve({key: value.numpy() for key, value in info.items()})
+    assert solver.num_proposals == 24
+    assert result["actions"].shape == (2, 4, 2)
+    assert np.isfinite(result["costs"]).all()
+
+
+@pytest.mark.parametrize("name", ["lewm", "prejepa"])
+@torch.no_grad()
+def test_the_goal_objective_suits_models_of_one_and_of_several_latents(name):
+    inputs = {"inputs": {"proprio": 2}} if name == "prejepa" else {}
+    model, batch, candidates = debug_model(name, **inputs).eval(), batch_for(name, 2), torch.rand(2, 3, 4, 2)
+    info = {"pixels": batch["pixels"][:, :1], "goal": batch["goal_pixels"]}
+    info |= {"proprio": batch["proprio"][:, :1], "goal_proprio": batch["goal_proprio"]} if inputs else {}
+    objective = goal_objective(model)
+    own = GoalMSE()
+    if name == "prejepa":
+        terms = [("predicted_pixels_emb", "pixels_goal_emb"), ("predicted_proprio_emb", "proprio_goal_emb")]
+        own = WeightedSum([(1.0, GoalMSE(*keys, "mean")) for keys in terms])
+    cost, expected = (ShootingCostEvaluator(model, each).get_cost(info, candidates) for each in (objective, own))
+    assert torch.equal(cost, expected)
 
 
 class Pool:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm.config import PresetConfig
+from stable_worldmodel.wm.training import GoalDraw, Reads
 
 _SMALL = {
     "backbone": "vit",
@@ -37,6 +38,9 @@ class GCRLConfig(PresetConfig):
     """What all of them share: a backbone, and transformers over the patches of state and goal."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = _PRESETS
+    # Draws of the goals, and of others for the actor. The published ones; see `wm.training.GoalDraw`.
+    goals: ClassVar[GoalDraw]
+    actor_goals: ClassVar[GoalDraw | None] = None
 
     action_dim: int = 2  # A: flattened env actions of one macro step
     chunk: int = 1  # consecutive actions predicted at once
@@ -59,12 +63,17 @@ class GCRLConfig(PresetConfig):
         self._at_least_one("action_dim", "chunk", "embed_dim", "window", "depth", "heads")
         self._one_of("policy", ("gaussian", "mse"))
 
+    def reads(self) -> Reads:
+        observed = ("pixels", *self.inputs)
+        return Reads((*observed, "action"), observed=observed, goals=self.goals, actor_goals=self.actor_goals)
+
 
 @dataclass(frozen=True)
 class GCBCConfig(GCRLConfig):
     """Goal-conditioned behaviour cloning."""
 
     model_type: ClassVar[str] = "gcbc"
+    goals: ClassVar[GoalDraw] = GoalDraw((0.0, 0.0, 1.0, 0.0))
 
     policy: str = "mse"
 
@@ -72,6 +81,9 @@ class GCBCConfig(GCRLConfig):
 @dataclass(frozen=True)
 class ValueConfig(GCRLConfig):
     """What the methods with a value function share."""
+
+    goals: ClassVar[GoalDraw] = GoalDraw((0.3, 0.5, 0.0, 0.2))
+    actor_goals: ClassVar[GoalDraw | None] = GoalDraw((0.5, 0.0, 0.5, 0.0))
 
     discount: float = 0.99
     expectile: float = 0.9
@@ -109,6 +121,7 @@ class HILPConfig(ValueConfig):
     """Hilbert representations (arXiv 2402.15567): the value is minus a distance of embeddings."""
 
     model_type: ClassVar[str] = "hilp"
+    goals: ClassVar[GoalDraw] = GoalDraw((0.375, 0.625, 0.0, 0.0))
 
     metric_dim: int = 64  # width of an embedding
     skills: bool = False  # the policy follows directions of the embedding (the original) instead of goals
