@@ -1,0 +1,114 @@
+"""What can be evaluated: checkpoints, which plan or act by themselves, and policies that need no training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stable_worldmodel.errors import ContractError
+from stable_worldmodel.evaluation.floors import NoopPolicy, ReplayPolicy
+from stable_worldmodel.policy import BasePolicy
+from stable_worldmodel.policy.named import SCRIPTED, make_policy
+from stable_worldmodel.train.protocol import EvalProtocol
+
+FLOORS = ("random", "noop", "replay")
+NAMED = (*FLOORS, *SCRIPTED)
+
+# Name in a protocol -> class in `stable_worldmodel.solver`.
+SOLVERS = {
+    "cem": "CEMSolver",
+    "icem": "ICEMSolver",
+    "mppi": "MPPISolver",
+    "predictive": "PredictiveSamplingSolver",
+    "random": "RandomSolver",
+    "gradient": "GradientSolver",
+    "pgd": "PGDSolver",
+    "categorical_cem": "CategoricalCEMSolver",
+    "nevergrad": "NevergradSolver",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Somebody who acts. `policy` makes one for items whose recorded actions, if there are any, are given."""
+
+    policy: Callable[[Sequence[Any] | None], BasePolicy]
+    split: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of the data that it was trained on
+
+
+def protocol_of(name: str) -> EvalProtocol:
+    """The protocol in a checkpoint, or the published one."""
+    if name in NAMED:
+        return EvalProtocol()
+    from stable_worldmodel.wm.checkpoint import load_checkpoint
+
+    saved = load_checkpoint(name).protocol
+    known = {key: value for key, value in saved.items() if key in EvalProtocol.__dataclass_fields__}
+    shape = known.get("image_shape")
+    return EvalProtocol(**{**known, "image_shape": None if shape is None else tuple(shape)})
+
+
+def content_of(name: str) -> str | None:
+    """The hash of a checkpoint's weights, which tells two trainings into one folder apart; None for other policies."""
+    if name in NAMED:
+        return None
+    from stable_worldmodel.wm.hub import CONFIG_FILE, locate
+
+    config = locate(name) / CONFIG_FILE
+    return json.loads(config.read_text()).get("weights_sha256") if config.is_file() else None
+
+
+def load(name: str, protocol: EvalProtocol, device: str = "cpu") -> Subject:
+    """The subject of that name, for the env of the protocol. Raises NotFoundError or ContractError."""
+    env_id, seed = protocol.env["id"], protocol.seed
+    if name == "noop":
+        return Subject(lambda actions: NoopPolicy())
+    if name == "replay":
+        return Subject(lambda actions: ReplayPolicy(actions or ()))
+    if name in NAMED:
+        return Subject(lambda actions: make_policy(name, env_id, seed=seed))
+    from stable_worldmodel.wm.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(name)
+    policy = _policy_of(checkpoint, protocol, device)
+    return Subject(lambda actions: policy, checkpoint.split)
+
+
+def _policy_of(checkpoint: Any, protocol: EvalProtocol, device: str) -> BasePolicy:
+    """A planner if the protocol says how to plan and the model can, else the model's own actions."""
+    from stable_worldmodel.policy import FeedForwardPolicy, PlanConfig, WorldModelPolicy
+    from stable_worldmodel.policy.actor import ActorPolicy
+
+    model, process = checkpoint.model.to(device), checkpoint.scalers
+    if protocol.plan is not None:
+        config = PlanConfig(**protocol.plan)
+        return WorldModelPolicy(make_solver(model, protocol, device), config, process=process)
+    if callable(getattr(model, "explore", None)) and not protocol.dataset:  # for rewards, towards no goal
+        config = checkpoint.model.config
+        history = int(checkpoint.extra.get("run", {}).get("online", {}).get("history", 1))
+        return ActorPolicy(model, (*config.images, *config.inputs), process, history=history)
+    if callable(getattr(model, "get_action", None)):
+        return FeedForwardPolicy(model, process=process)
+    raise ContractError(
+        f"{type(model).__name__} gives no actions, and the protocol does not say how to plan with it: "
+        "expected plan={'horizon': ..., 'receding_horizon': ..., 'action_block': ...}"
+    )
+
+
+def make_solver(model: Any, protocol: EvalProtocol, device: str) -> Any:
+    """The solver that a protocol names, over the cost of a model."""
+    from stable_worldmodel import solver as solvers
+    from stable_worldmodel.planning import ShootingCostEvaluator, goal_objective
+
+    settings = {"type": "cem", "seed": protocol.seed, **(protocol.solver or {})}
+    kind = settings.pop("type")
+    if kind not in SOLVERS:
+        raise ContractError(f"solver type {kind!r}: expected one of {', '.join(SOLVERS)}")
+    own = callable(getattr(model, "get_cost", None))  # such as a predicted return
+    cost = model if own else ShootingCostEvaluator(model, goal_objective(model))
+    try:
+        return getattr(solvers, SOLVERS[kind])(cost=cost, device=device, **settings)
+    except TypeError as error:
+        raise ContractError(f"solver {kind!r}: {error}") from error
