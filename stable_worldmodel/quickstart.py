@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from stable_worldmodel.errors import ContractError, require
 from stable_worldmodel.policy import PlanConfig, RandomPolicy
 from stable_worldmodel.utils.files import write_json
-from stable_worldmodel.utils.progress import Progress, ProgressTask, SilentProgress
+from stable_worldmodel.utils.progress import Progress, SilentProgress
 from stable_worldmodel.world import Results, World
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def run(config: QuickstartConfig, progress: Progress | None = None) -> Quickstar
             video = config.out / "videos" if name == "planner" else None
             results[name] = evaluate(config, dataset, policy, pairs, video, progress)
     progress.stage("4/4 Writing the report")
-    return write_outputs(config, dataset, trained, results, timings)
+    return write_outputs(config, trained, results, timings)
 
 
 def check_device(name: str) -> None:
@@ -180,6 +180,7 @@ def train_model(settings: TrainConfig, recording: Path, out: Path, progress: Pro
     """Train on the recorded pixels and actions, or go on with a training that was interrupted."""
     from stable_worldmodel.data import load_dataset
     from stable_worldmodel.train import train
+    from stable_worldmodel.train.run import StepProgress
 
     dataset = load_dataset(
         recording,
@@ -187,23 +188,7 @@ def train_model(settings: TrainConfig, recording: Path, out: Path, progress: Pro
         frameskip=settings.frameskip,
         keys_to_load=["pixels", "action"],
     )
-    return train(settings, dataset, out, TrainingBar(progress))
-
-
-class TrainingBar:
-    """Shows the steps of a training run and its latest losses."""
-
-    def __init__(self, progress: Progress):
-        self._progress = progress
-        self._task: ProgressTask | None = None
-
-    def on_step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
-        if self._task is None:
-            self._task = self._progress.task("train", total, done=step - 1)
-        readings = {
-            name.removeprefix("train/"): metrics[name] for name in ("train/loss", "train/pred") if name in metrics
-        }
-        self._task.advance(1, **readings)  # type: ignore[arg-type]  # readings never shadow `steps`
+    return train(settings, dataset, out, StepProgress(progress))
 
 
 def make_world(config: QuickstartConfig, num_envs: int, max_episode_steps: int) -> World:
@@ -275,7 +260,7 @@ def evaluate(
 
 
 def write_outputs(
-    config: QuickstartConfig, dataset: Any, trained: TrainResult, results: dict[str, Results], timings: Timings
+    config: QuickstartConfig, trained: TrainResult, results: dict[str, Results], timings: Timings
 ) -> QuickstartResult:
     """Write `results.json` and `report.html`."""
     from stable_worldmodel.report import Comparison, write_report
@@ -297,7 +282,7 @@ def write_outputs(
         "command": f"swm quickstart {shlex.join(command_arguments(config))}",
     }
     results_path = write_json(config.out / "results.json", record)
-    report = build_report(config, dataset, results, list(comparisons.values()), record)
+    report = build_report(config, results, list(comparisons.values()), record)
     report_path = write_report(report, config.out / "report.html")
     table = [
         {
@@ -313,27 +298,23 @@ def write_outputs(
 
 def build_report(
     config: QuickstartConfig,
-    dataset: Any,
     results: dict[str, Results],
     comparisons: list[Any],
     record: dict[str, Any],
 ) -> Any:
     """The page that shows this run."""
-    from stable_worldmodel.report import DatasetCard, RunReport
+    from stable_worldmodel.report import RunReport, contrasts_of, dataset_card, evaluation_of
 
-    path = config.out / "dataset.h5"
+    evaluations = [evaluation_of(LABELS[name], result) for name, result in results.items()]
+    evaluations[0] = dataclasses.replace(evaluations[0], videos=pick_videos(config, results["planner"]))
     return RunReport(
         title="TwoRoom: planning with a world model learned from pixels",
         comparisons=comparisons,
         protocol=protocol_text(config, record["config"]["training"]["model"]["alignment_weight"]),
+        contrasts=contrasts_of([(LABELS[name], result) for name, result in results.items()]),
+        evaluations=evaluations,
         history=record["history"],
-        videos=pick_videos(config, results["planner"]),
-        dataset=DatasetCard(
-            name=str(path),
-            episodes=len(dataset.lengths),
-            steps=int((dataset.lengths - 1).sum()),
-            size=path.stat().st_size,
-        ),
+        dataset=dataset_card(config.out / "dataset.h5"),
         timings=record["timings"],
         command=record["command"],
         seeds={"run": config.seed, "first episode": config.seed},

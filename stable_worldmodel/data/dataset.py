@@ -21,6 +21,8 @@ from stable_worldmodel.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     import torch
 
+    from stable_worldmodel.data.notebook import EpisodeView
+
 Item = dict[str, Any]
 Transform = Callable[[Item], Item]
 
@@ -137,6 +139,18 @@ class Dataset:
         if name not in self.columns:
             raise MissingKeyError(f"no column {name!r}; the dataset has {sorted({*self.columns, *DERIVED_COLUMNS})}")
         return self.columns[name]
+
+    def episode(self, index: int) -> EpisodeView:
+        """Return episode `index` to be looked at: it draws itself in a notebook, and `show()` plays it."""
+        from stable_worldmodel.data.notebook import EpisodeView
+
+        self._episode_rows(index, 0, None)
+        return EpisodeView(self, index)
+
+    def _repr_html_(self) -> str:
+        from stable_worldmodel.data.notebook import dataset_html
+
+        return dataset_html(self)
 
     # -- windows ------------------------------------------------------------------------------------------------------
 

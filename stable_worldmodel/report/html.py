@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from stable_worldmodel.errors import NotFoundError, require
-from stable_worldmodel.report.model import RunReport, Video
-from stable_worldmodel.report.plots import draw_curves, group_history
+from stable_worldmodel.errors import require
+from stable_worldmodel.report.model import RunReport
+from stable_worldmodel.report.plots import draw_curves, draw_plan_costs, draw_plan_times, group_history
+from stable_worldmodel.report.videos import build_galleries
 from stable_worldmodel.utils.files import write_atomically
 from stable_worldmodel.utils.mappings import flatten_dict
 
@@ -19,10 +21,10 @@ def render_report(report: RunReport) -> str:
 
     Raises:
         NotFoundError: a video file does not exist.
-        MissingDependencyError: jinja2 or matplotlib is not installed.
+        ContractError: a video cannot be decoded.
+        MissingDependencyError: jinja2, matplotlib, or av for videos, is not installed.
     """
     jinja2 = require("jinja2", "report")
-    markupsafe = require("markupsafe", "report")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -30,13 +32,15 @@ def render_report(report: RunReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["bytes"] = _format_bytes
+    environment.filters["bytes"] = format_bytes
     environment.filters["duration"] = _format_duration
+    galleries = build_galleries(report.evaluations, report.video_limit)
     return environment.get_template(_TEMPLATE).render(
         report=report,
-        # Matplotlib has escaped what it wrote; anything else goes through autoescape.
-        plots=[(curves, markupsafe.Markup(draw_curves(curves))) for curves in group_history(report.history)],
-        videos=[(video, _data_uri(video)) for video in report.videos],
+        plots=[(_safe(draw_curves(curves)), curves.metric) for curves in group_history(report.history)],
+        planner_plots=_planner_plots(report),
+        evaluations=list(zip(report.evaluations, galleries, strict=True)),
+        embedded=sum(len(gallery.clips) for gallery in galleries),
         config=flatten_dict(report.config),
     )
 
@@ -49,13 +53,31 @@ def write_report(report: RunReport, path: str | Path) -> Path:
     return write_atomically(path, render_report(report).encode())
 
 
-def _data_uri(video: Video) -> str:
-    if not Path(video.path).is_file():
-        raise NotFoundError(f"video {str(video.path)!r} of {video.label!r} does not exist")
-    return f"data:video/mp4;base64,{base64.b64encode(Path(video.path).read_bytes()).decode('ascii')}"
+def _planner_plots(report: RunReport) -> list[tuple[Any, str]]:
+    """What the evaluations know of their planner, as plots with captions."""
+    seconds = {e.name: e.plan_seconds for e in report.evaluations if len(e.plan_seconds)}
+    costs = {e.name: e.plan_costs for e in report.evaluations if len(e.plan_costs)}
+    plots = []
+    if seconds:
+        plots.append((_safe(draw_plan_times(seconds)), f"Time per solve: {_medians(seconds)}"))
+    if costs:
+        plots.append((_safe(draw_plan_costs(costs)), "Best cost by iteration: median of the solves, and middle 80 %"))
+    return plots
 
 
-def _format_bytes(size: int) -> str:
+def _medians(seconds: Mapping[str, Any]) -> str:
+    import numpy as np
+
+    return ", ".join(f"{name} {np.median(values):.3g} s in the median" for name, values in seconds.items())
+
+
+def _safe(svg: str) -> Any:
+    """Matplotlib has escaped what it wrote; anything else goes through autoescape."""
+    return require("markupsafe", "report").Markup(svg)
+
+
+def format_bytes(size: int) -> str:
+    """Such as `43.2 MB`."""
     value = float(size)
     for unit in ("B", "kB", "MB"):
         if value < 1000:

@@ -65,6 +65,12 @@ class Stateful(gym.Space[Any]):
             self._np_random = np.random.Generator(np.random.PCG64(self._seed))
         return self._np_random
 
+    def _repr_html_(self) -> str:
+        """A table of factors for notebooks."""
+        from stable_worldmodel.spaces.notebook import space_html
+
+        return space_html(self)
+
     def _accepts(self, value: Any) -> bool:
         return self.constrain_fn is None or bool(self.constrain_fn(value))
 

@@ -1,4 +1,4 @@
-"""Writing small files so that a reader sees the old content or the new, never half of either."""
+"""Where the library keeps files, and writing small ones: a reader sees the old content or the new, never half."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+
+def cache_root(override: str | os.PathLike[str] | None = None) -> Path:
+    """The cache root: `override`, else the environment variable STABLEWM_HOME, else `~/.stable_worldmodel`.
+
+    The variable is read at every call, `~` is expanded, and empty means unset. Nothing is created.
+    """
+    return Path(override or os.environ.get("STABLEWM_HOME") or "~/.stable_worldmodel").expanduser()
 
 
 def write_atomically(path: str | Path, data: bytes) -> Path:

@@ -41,6 +41,26 @@ class Episode:
     columns: dict[str, Any] = field(default_factory=dict)
     final: dict[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        """What it came to, and filmstrips of the images that were recorded."""
+        from stable_worldmodel.data.notebook import episode_html
+
+        outcome = "success" if self.success else "failure"
+        title = f"Episode {self.index}, seed {self.seed}: {outcome}, return {self.total_reward:.4g}"
+        rows = self.length + 1 if self.columns else 0
+        return episode_html(title, rows, self._described(), lambda name, chosen: self.columns[name][chosen])
+
+    def show(self, column: str | None = None, fps: int = 15) -> None:
+        """Play the recorded images in a notebook; see `data.notebook.show_episode`."""
+        from stable_worldmodel.data.notebook import show_episode
+
+        show_episode(f"episode {self.index}", self._described(), self.columns.__getitem__, column, fps)
+
+    def _described(self) -> dict[str, Any]:
+        from stable_worldmodel.data.columns import Column
+
+        return {name: Column.of(np.asarray(values)) for name, values in self.columns.items()}
+
 
 def success_flag(info: Mapping[str, Any], terminated: bool) -> bool:
     """Whether `info` (of one env) says success: `is_success`, else `success`, else the terminated flag."""

@@ -130,7 +130,7 @@ class Results(dict):
             raise NotFoundError(f"no results file {path}")
         try:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # sections of other types
             raise ContractError(f"{path} cannot be read as results: {error}") from error
 
     # ------------------------------------------------------------------ display

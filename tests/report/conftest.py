@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stable_worldmodel.report import Comparison, DatasetCard, RunReport, Video
+from stable_worldmodel.report import Comparison, DatasetCard, Evaluation, HeatMap, RunReport, Video
+from stable_worldmodel.report.model import Cell
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -38,10 +39,30 @@ def report(tmp_path: Path) -> RunReport:
         comparisons=[Comparison.from_counts("world model", 91, 100), Comparison.from_counts("random", 0, 100)],
         protocol=f"100 held-out pairs {HOSTILE}",
         history=history,
-        videos=[
-            Video(write_mp4(tmp_path / f"{i}.mp4"), label=f"pair {i}", success=i == 0, caption=HOSTILE) for i in (0, 1)
+        evaluations=[
+            Evaluation(
+                "world model",
+                successes=[True, False],
+                caption=HOSTILE,
+                metrics=[("env steps", "12.5", "10 to 15", "2")],
+                seeds=[7, 8],
+                videos=[
+                    Video(write_mp4(tmp_path / f"{i}.mp4"), label=f"pair {i}", success=i == 0, caption=HOSTILE)
+                    for i in (0, 1)
+                ],
+                plan_seconds=[0.2, 0.1, 0.4],
+                plan_costs=[[3.0, 2.0, 1.5], [4.0, 1.0, 0.5]],
+            )
         ],
-        dataset=DatasetCard(HOSTILE, episodes=300, steps=21345, size=43_234_567),
+        heat_maps=[
+            HeatMap(
+                "toy/Walk-v0",
+                checkpoints=["small", HOSTILE],
+                factors=["default", "agent.color"],
+                cells={("default", "small"): Cell(Comparison.from_counts("small", 45, 50), seeds=2)},
+            )
+        ],
+        dataset=DatasetCard(HOSTILE, episodes=300, steps=21345, size=43_234_567, columns=[("pixels", "uint8 image")]),
         timings={"collect": 12.34, "train": 312.0},
         command=f"swm quickstart --out {HOSTILE}",
         seeds={"collect": 0},

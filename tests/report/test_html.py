@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from stable_worldmodel.errors import NotFoundError
+from stable_worldmodel.errors import ContractError, NotFoundError
 from stable_worldmodel.report import Comparison, RunReport, Video, render_report, write_report
 
-VOID = {"meta", "br", "img", "link", "input"}
+VOID = {"meta", "br", "wbr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -45,14 +46,20 @@ def test_report_is_well_formed_and_shows_every_part(report: RunReport) -> None:
         assert text in page.text
     assert "2026-01-02 03:04 UTC" in page.text
     assert "revision unknown" in re.sub(r"\s+", " ", page.text)
-    assert [tag for tag, _ in page.tags].count("svg") == 2  # loss (train and val), $odd$
+    assert "90 %" in page.text
+    assert page.text.count("not run") == 3
+    assert "2 of 2 videos are in this file" in re.sub(r"\s+", " ", page.text)
+    titles = [attrs["title"] for tag, attrs in page.tags if tag == "i" and "title" in attrs]
+    assert titles == ["episode 0, seed 7: success", "episode 1, seed 8: failure"]
+    # time and costs of the planner, loss (train and val), $odd$
+    assert [tag for tag, _ in page.tags].count("svg") == 4
 
 
 def test_all_text_is_escaped(report: RunReport) -> None:
     page = Page(render_report(report))
     assert "script" not in {tag for tag, _ in page.tags}
-    # title twice (head and heading), protocol, two captions, dataset name, command, config key
-    assert page.text.count("<script>alert('x')</script>") == 8
+    # title twice (head and heading), protocol, three captions, checkpoint, dataset name, command, config key
+    assert page.text.count("<script>alert('x')</script>") == 10
 
 
 def test_report_refers_to_nothing_outside_itself(report: RunReport) -> None:
@@ -66,20 +73,47 @@ def test_report_refers_to_nothing_outside_itself(report: RunReport) -> None:
 
 
 def test_plots_take_their_colours_from_the_page(report: RunReport) -> None:
-    svg = re.search(r"<svg.*?</svg>", render_report(report), re.DOTALL)
-    assert svg is not None
-    assert "var(--series-2)" in svg.group()
-    assert not re.search(r"#0102\d\d", svg.group())
+    drawn = "".join(re.findall(r"<svg.*?</svg>", render_report(report), re.DOTALL))
+    assert "var(--series-2)" in drawn
+    assert not re.search(r"#0102\d\d", drawn)
 
 
 def test_the_same_report_gives_the_same_bytes(report: RunReport) -> None:
     assert render_report(report) == render_report(report)
 
 
-def test_report_without_videos_and_history_has_no_empty_sections(report: RunReport) -> None:
-    html = render_report(RunReport(**{**vars(report), "videos": [], "history": []}))
-    assert "Rollouts" not in html
-    assert "Training" not in html
+def test_an_empty_report_has_no_empty_sections() -> None:
+    page = Page(render_report(RunReport("nothing yet")))
+    assert page.open == []
+    for heading in ("Success", "Episodes", "Planner", "Training", "Dataset", "Time", "Seeds", "Versions", "Config"):
+        assert heading not in page.text.replace("nothing yet", "")
+
+
+def test_videos_are_embedded_until_the_limit_and_the_page_says_how_many(report: RunReport) -> None:
+    first, second = report.evaluations[0].videos
+    sizes = [Path(video.path).stat().st_size for video in (first, second)]
+    html = render_report(replace(report, video_limit=max(sizes) + min(sizes) // 2))
+    assert html.count("data:video/mp4;base64,") == 1
+    text = re.sub(r"\s+", " ", Page(html).text)
+    assert "1 of 2 videos are in this file" in text
+    assert f"the others are in {Path(first.path).parent}" in text
+    assert 'aria-label="pair 1"' in html  # the failure comes first
+    assert "data:video" not in render_report(replace(report, video_limit=0))
+
+
+def test_the_limit_is_shared_by_all_evaluations(report: RunReport) -> None:
+    one = report.evaluations[0]
+    size = sum(Path(video.path).stat().st_size for video in one.videos)
+    both = replace(report, evaluations=[one, replace(one, name="other")], video_limit=size)
+    text = re.sub(r"\s+", " ", Page(render_report(both)).text)
+    assert text.count("1 of 2 videos are in this file") == 2
+
+
+def test_a_file_that_is_no_video_is_named(report: RunReport, tmp_path: Path) -> None:
+    broken = Video(tmp_path / "broken.mp4", label="pair 7", success=True)
+    broken.path.write_bytes(b"no video")
+    with pytest.raises(ContractError, match=r"broken\.mp4' of 'pair 7' cannot be decoded"):
+        render_report(replace(report, evaluations=[replace(report.evaluations[0], videos=[broken])]))
 
 
 def test_write_creates_folders_and_leaves_only_the_report(report: RunReport, tmp_path: Path) -> None:
@@ -92,9 +126,9 @@ def test_failed_write_keeps_the_earlier_report(report: RunReport, tmp_path: Path
     path = tmp_path / "out" / "report.html"
     write_report(report, path)
     before = path.read_bytes()
-    missing = Video(tmp_path / "missing.mp4", label="pair 7", success=True)
+    missing = replace(report.evaluations[0], videos=[Video(tmp_path / "missing.mp4", label="pair 7", success=True)])
     with pytest.raises(NotFoundError, match=r"missing\.mp4' of 'pair 7' does not exist"):
-        write_report(RunReport(**{**vars(report), "videos": [missing]}), path)
+        write_report(replace(report, evaluations=[missing]), path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
