@@ -7,13 +7,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stable_worldmodel.data.dataset import Dataset
 
 NameArgument = Annotated[
@@ -224,6 +225,8 @@ def _image_columns(dataset: Dataset, key: str | None) -> list[str]:
 
 def _chosen_episodes(available: int, given: str | None, count: int, seed: int) -> list[int]:
     if given is None:
+        import numpy as np
+
         drawn = np.random.default_rng(seed).permutation(available)[:count]
         return sorted(drawn.tolist())
     try:

@@ -69,7 +69,8 @@ def _train_online(run: Run, values: dict[str, Any]) -> dict[str, Any]:
     config = OnlineConfig.of(values.pop("env"), run.config, **values)
     result = train_online(config, run.out, progress=True)
     last = result.history[-1]
-    numbers: dict[str, Any] = {name: last[name] for name in ("step", "env_steps", "episodes", "return", "eval/return") if name in last}
+    shown = ("step", "env_steps", "episodes", "return", "eval/return")
+    numbers: dict[str, Any] = {name: last[name] for name in shown if name in last}
     return {"run": str(run.out), "checkpoint": str(result.checkpoint), "replay": str(result.replay), **numbers}
 
 

@@ -66,10 +66,10 @@ def dataset_path(name: PathLike, cache_dir: PathLike | None = None) -> Path:
     The name is looked up as given and with the suffixes of datasets (`.h5`, `.hdf5`, `.lance`): under the working
     directory, then in the cache root, then in its `datasets` folder; an absolute path only where it points. The first
     place that holds a dataset counts, or else the first that holds anything. Raises NotFoundError with the places that
-    were tried.
+    were tried, and ContractError when a symbolic link leads out of the cache root.
     """
     path = check_path(name)
-    folders = [Path.cwd()]  # an absolute path replaces it
+    folders, root = [Path.cwd()], None  # an absolute path replaces it
     if path.parts and not path.is_absolute() and ".." not in path.parts:
         root = get_cache_dir(cache_dir)
         folders += [root, root / DATASETS]
@@ -78,6 +78,8 @@ def dataset_path(name: PathLike, cache_dir: PathLike | None = None) -> Path:
     if found is None:
         places = "\n  ".join(map(str, tried))
         raise NotFoundError(f"dataset {str(name)!r} was not found; looked for:\n  {places}")
+    if root is not None and found.is_relative_to(root) and not found.is_relative_to(Path.cwd() / path.parent):
+        inside(root, str(found.relative_to(root)))
     return found
 
 

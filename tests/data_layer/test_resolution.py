@@ -164,11 +164,14 @@ def test_deleting_never_touches_what_lies_outside_or_deeper(home, name):
     assert (home / "kept.h5").exists()
 
 
-def test_symbolic_links_out_of_the_root_are_read_but_not_written_or_deleted(home, tmp_path, capsys):
+def test_symbolic_links_out_of_the_root_are_followed_only_by_their_path(home, tmp_path, monkeypatch):
     record(tmp_path / "scratch" / "big.h5", 1)
     (home / "big.h5").symlink_to(tmp_path / "scratch" / "big.h5")
     (home / "folder").symlink_to(tmp_path / "scratch")
-    assert recorded("big") == 1
+    for refuse in (lambda: recorded("big"), lambda: recorded("folder/big"), lambda: data.verify("big.h5")):
+        with pytest.raises(ContractError, match="leads out of"):
+            refuse()
+    assert recorded(home / "big.h5") == 1  # a path is meant as it stands
     for refuse in (lambda: data.delete_dataset("big"), lambda: data.delete_dataset("folder")):
         with pytest.raises(ContractError, match="leads out of"):
             refuse()
