@@ -7,32 +7,39 @@ Windows of T = 4 observations, K = 5 rows apart, in batches of B = 64 at random,
 The naive reader is what one would write first: a `torch.utils.data.Dataset` that reads the whole span of a window,
 decodes it with Pillow (or PyAV) and lets `DataLoader` collate, with two worker processes (Lance: none, since its
 threads do not survive a fork). Prints one JSON object per task, image size and format; `ratio` is `Loader` over naive,
-the median of three turns.
+the median of three turns, each with workers of its own: what one side reads ahead must not run in the other's turn.
+
+Other programs on the machine change what the clock says, so processor time is printed too: microseconds per window of
+loader, naive reader and a bare copy of as many frames, `cpu_ratio`, and for writing `cpu_to_one_commit`. `disk_share`
+is the writer's speed over that of writing as many bytes to one file and waiting for the disk, right after it.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import json
+import multiprocessing
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from naive_readers import NAIVE, PUBLIC_OPTIONS, ROWS, SKIP, STEPS, Naive
 
 import stable_worldmodel.envs  # noqa: F401
 from stable_worldmodel.data import load_dataset, open_writer
 from stable_worldmodel.data.loader import Loader
 from stable_worldmodel.data.registry import FORMATS, Format
 
-STEPS, SKIP, BATCH = 4, 5, 64
-ROWS = 100  # per episode
+BATCH = 64
 
 
 def make_episodes(count: int, side: int) -> list[dict[str, Any]]:
@@ -64,137 +71,92 @@ def make_episodes(count: int, side: int) -> list[dict[str, Any]]:
     return episodes
 
 
-# ---------------------------------------------------------------------- the naive reader
-
-Span = dict[str, np.ndarray]  # column -> (T * K, ...)
-
-
-class Naive(torch.utils.data.Dataset):
-    """Windows of a dataset, one at a time. `open_span` gives a function from (episode, first row) to all its rows."""
-
-    def __init__(self, episodes: int, open_span: Callable[[], Callable[[int, int], Span]]):
-        self._per_episode = ROWS - STEPS * SKIP + 1
-        self._size = episodes * self._per_episode
-        self._open_span = open_span
-        self._span: Callable[[int, int], Span] | None = None
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, window: int) -> dict[str, torch.Tensor]:
-        if self._span is None:
-            self._span = self._open_span()  # in the worker
-        span = {name: torch.from_numpy(rows) for name, rows in self._span(*divmod(window, self._per_episode)).items()}
-        return {name: v.reshape(STEPS, -1) if name == "action" else v[::SKIP] for name, v in span.items()}
-
-
-def naive_hdf5(path: Path) -> Callable[[int, int], Span]:
-    import h5py
-
-    file = h5py.File(path, "r")
-    columns = {name: file[name] for name in file if name not in ("ep_len", "ep_offset")}
-
-    def span(episode: int, start: int) -> Span:
-        first = episode * ROWS + start
-        return {name: column[first : first + STEPS * SKIP] for name, column in columns.items()}
-
-    return span
-
-
-def naive_folder(path: Path) -> Callable[[int, int], Span]:
-    from PIL import Image
-
-    tables, images = _tables(path), _folders(path)
-
-    def span(episode: int, start: int) -> Span:
-        steps = range(start, start + STEPS * SKIP)
-        values = _rows(tables, episode, start)
-        for name in images:
-            values[name] = np.stack(
-                [np.asarray(Image.open(path / name / f"ep_{episode}_step_{t}.jpeg")) for t in steps]
-            )
-        return values
-
-    return span
-
-
-def naive_video(path: Path) -> Callable[[int, int], Span]:
-    import av
-
-    tables, videos = _tables(path), _folders(path)
-
-    def span(episode: int, start: int) -> Span:
-        values = _rows(tables, episode, start)
-        for name in videos:
-            with av.open(str(path / name / f"ep_{episode}.mp4")) as container:
-                stream = container.streams.video[0]
-                tick = float(stream.time_base * stream.average_rate)  # frames per unit of time
-                container.seek(round(start / tick), stream=stream)
-                frames = (
-                    f.to_ndarray(format="rgb24") for f in container.decode(stream) if round(f.pts * tick) >= start
-                )
-                values[name] = np.stack(list(itertools.islice(frames, STEPS * SKIP)))
-        return values
-
-    return span
-
-
-def naive_lance(path: Path) -> Callable[[int, int], Span]:
-    import lance
-    from PIL import Image
-
-    dataset = lance.dataset(str(path))
-
-    def span(episode: int, start: int) -> Span:
-        first = episode * ROWS + start
-        table = dataset.take(list(range(first, first + STEPS * SKIP))).to_pydict()
-        return {name: np.stack([_decoded(value) for value in values]) for name, values in table.items()}
-
-    def _decoded(value: Any) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(value)) if isinstance(value, bytes) else value)
-
-    return span
-
-
-def _tables(path: Path) -> Span:
-    return {file.stem: np.load(file)["arr_0"] for file in path.glob("*.npz") if not file.stem.startswith("ep_")}
-
-
-def _rows(tables: Span, episode: int, start: int) -> Span:
-    first = episode * ROWS + start
-    return {name: table[first : first + STEPS * SKIP] for name, table in tables.items()}
-
-
-def _folders(path: Path) -> list[str]:
-    return [folder.name for folder in path.iterdir() if folder.is_dir()]
-
-
-NAIVE = {"hdf5": naive_hdf5, "folder": naive_folder, "lance": naive_lance, "video": naive_video}
-# Written for the naive reader, which knows only the public layouts: every row of every column in its place.
-PUBLIC_OPTIONS: dict[str, dict[str, Any]] = {"hdf5": {"unique_columns": ()}}
-
-
 # ---------------------------------------------------------------------- measuring
 
 
-def write(path: Path, name: str, episodes: list[dict[str, Any]], frames: int, **options: Any) -> float:
-    """Seconds to write `frames` rows, with a commit per episode."""
-    begin = time.perf_counter()
-    with open_writer(path, format=name, mode="error", **options) as writer:
+def write(path: Path, name: str, episodes: list[dict[str, Any]], frames: int, **options: Any) -> Spent:
+    """Write `frames` rows, with a commit per episode."""
+    with spending() as spent, open_writer(path, format=name, mode="error", **options) as writer:
         for i in range(frames // ROWS):
             writer.write_episode(episodes[i % len(episodes)])
-    return time.perf_counter() - begin
+    return spent
 
 
-def windows_per_second(batches: Iterator[Any], seconds: float) -> float:
-    """Rate over some seconds, after a few batches."""
-    for _ in range(3):
+@dataclass
+class Spent:
+    """Seconds by the clock, and of the processor in this process and its workers."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+@contextmanager
+def spending() -> Iterator[Spent]:
+    """Measure what happens inside."""
+    spent, wall, cpu = Spent(), time.perf_counter(), cpu_seconds()
+    try:
+        yield spent
+    finally:
+        spent.wall, spent.cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+
+
+def cpu_seconds() -> float:
+    return time.process_time() + sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
+
+
+def _cpu_seconds_of(pid: int | None) -> float:
+    """Of another process; 0 where the system does not show it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Speed:
+    """Of loading."""
+
+    windows_per_s: float
+    cpu_us: float  # per window
+
+
+def load(batches: Iterator[Any], seconds: float) -> Speed:
+    """Speed over some seconds and some batches, after a few."""
+    for _ in range(4):
         next(batches)
     count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        next(batches)
-        count += 1
-    return BATCH * count / (time.perf_counter() - begin)
+    with spending() as spent:
+        while count < 8 or time.perf_counter() - begin < seconds:
+            next(batches)
+            count += 1
+    return Speed(BATCH * count / spent.wall, 1e6 * spent.cpu / (BATCH * count))
+
+
+def load_naively(spans: Naive, seconds: float, workers: int) -> Speed:
+    """Speed of the naive reader, with worker processes that live no longer."""
+    options = {"num_workers": workers, "persistent_workers": True} if workers else {}
+    batches = endless(torch.utils.data.DataLoader(spans, BATCH, shuffle=True, **options))
+    speed = load(batches, seconds)
+    del batches
+    for child in multiprocessing.active_children():
+        child.join(10)
+    return speed
+
+
+def copy_frames(side: int, frames: int) -> Speed:
+    """Speed of copying the pictures of random windows in one thread: `pixels` at random, a goal that is the same."""
+    source = np.ones((frames, side * side * 3), np.uint8)
+    pixels, goals = (np.ones((BATCH * STEPS, source.shape[1]), np.uint8) for _ in range(2))
+    rng, count = np.random.default_rng(0), 20
+    chosen = rng.integers(0, frames - STEPS * SKIP, (count, BATCH, 1)) + np.arange(0, STEPS * SKIP, SKIP)
+    with spending() as spent:
+        for rows in chosen.reshape(count, -1).tolist():
+            for i, row in enumerate(rows):
+                pixels[i] = source[row]
+            for i, row in enumerate(rows):
+                goals[i] = source[row // ROWS]
+    return Speed(BATCH * count / spent.wall, 1e6 * spent.cpu / (BATCH * count))
 
 
 def endless(batches: Any) -> Iterator[Any]:
@@ -215,25 +177,31 @@ def measure_windows(name: str, side: int, frames: int, seconds: float) -> dict[s
             folder.mkdir()
         write(ours / "data", name, episodes, frames)
         dataset = load_dataset(ours / "data", num_steps=STEPS, frameskip=SKIP, cache="none")
-        naive: Iterator[Any] | None = None
+        spans = None
         if name in NAIVE:
             write(public / "data", name, episodes, frames, **PUBLIC_OPTIONS.get(name, {}))
             path = Path(load_dataset(public / "data").path)
-            workers = {} if name == "lance" else {"num_workers": 2, "persistent_workers": True}
             spans = Naive(frames // ROWS, lambda: NAIVE[name](path))
-            naive = endless(torch.utils.data.DataLoader(spans, BATCH, shuffle=True, **workers))
-        rates: list[float] = []
-        naive_rates: list[float] = []
-        with Loader(dataset, BATCH) as loader:
-            for _ in range(3):
-                rates.append(windows_per_second(endless(loader), seconds))
-                if naive is not None:
-                    naive_rates.append(windows_per_second(naive, seconds))
-        result = {"windows_per_s": round(float(np.median(rates)))}
-        if naive_rates:
-            ratio = float(np.median(np.divide(rates, naive_rates)))
-            result |= {"naive_windows_per_s": round(float(np.median(naive_rates))), "ratio": round(ratio, 1)}
-        return result
+        speeds: list[Speed] = []
+        naive: list[Speed] = []
+        for _ in range(3):
+            with Loader(dataset, BATCH) as loader:
+                speeds.append(load(endless(loader), seconds))
+            if spans is not None:
+                naive.append(load_naively(spans, seconds, 0 if name == "lance" else 2))
+    cpu_us = {"loader": median(speeds, "cpu_us"), "bare_copy": copy_frames(side, frames).cpu_us}
+    result = {"windows_per_s": round(median(speeds, "windows_per_s"))}
+    if naive:
+        cpu_us["naive"] = median(naive, "cpu_us")
+        ratios = [own.windows_per_s / other.windows_per_s for own, other in zip(speeds, naive, strict=True)]
+        result["naive_windows_per_s"] = round(median(naive, "windows_per_s"))
+        result["ratio"] = round(float(np.median(ratios)), 1)
+        result["cpu_ratio"] = round(cpu_us["naive"] / cpu_us["loader"], 1)
+    return {**result, "cpu_us_per_window": {key: round(value) for key, value in cpu_us.items()}}
+
+
+def median(measured: list[Any], field: str) -> float:
+    return float(np.median([getattr(one, field) for one in measured]))
 
 
 def measure_cache(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
@@ -247,7 +215,7 @@ def measure_cache(name: str, side: int, frames: int, seconds: float) -> dict[str
             part.get_batch(np.arange(0, len(part), STEPS * SKIP // 2))  # fills the cache
             with Loader(part, 4 * BATCH) as loader:
                 label = "all columns" if columns is dataset.column_names else "pixels and action"
-                rates[label] = round(4 * windows_per_second(endless(loader), seconds))
+                rates[label] = round(4 * load(endless(loader), seconds).windows_per_s)
         frame = side * side * 3
         source = np.zeros((frames, frame), np.uint8)
         out = np.empty((4 * BATCH * STEPS, frame), np.uint8)
@@ -264,25 +232,41 @@ def measure_writing(name: str, side: int, frames: int, seconds: float) -> dict[s
     episodes = make_episodes(4, side)
     whole = {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
     rows = len(whole["reward"])
-    rates, overheads = [], []
-    for _ in range(3):
+    joined = {key: np.concatenate([values] * (frames // rows)) for key, values in whole.items()}
+    each: list[Spent] = []
+    once: list[Spent] = []
+    disk: list[Spent] = []
+    for _ in range(5):
         with tempfile.TemporaryDirectory() as temporary:
-            each, once = Path(temporary) / "each", Path(temporary) / "once"
-            each.mkdir()
-            spent = write(each / "data", name, episodes, frames)
-            size = disk_bytes(each)
-            once.mkdir()
-            joined = {key: np.concatenate([values] * (frames // rows)) for key, values in whole.items()}
-            begin = time.perf_counter()
-            with open_writer(once / "data", format=name, mode="error") as writer:
+            folder = Path(temporary) / "each"
+            folder.mkdir()
+            each.append(write(folder / "data", name, episodes, len(joined["reward"])))
+            size = disk_bytes(folder)
+            disk.append(write_bytes(Path(temporary) / "bytes", size))
+            with spending() as spent, open_writer(Path(temporary) / "once", format=name, mode="error") as writer:
                 writer.write_episode(joined)
-            overheads.append(spent / (time.perf_counter() - begin))
-            rates.append(frames / spent)
+            once.append(spent)
+    written = len(joined["reward"])
     return {
-        "frames_per_s": round(float(np.median(rates))),
-        "to_one_commit": round(float(np.median(overheads)), 2),
-        "bytes_per_row": round(size / frames),
+        "frames_per_s": round(written / median(each, "wall")),
+        "frames_per_cpu_s": round(written / median(each, "cpu")),
+        "to_one_commit": round(float(np.median([a.wall / b.wall for a, b in zip(each, once, strict=True)])), 2),
+        "cpu_to_one_commit": round(float(np.median([a.cpu / b.cpu for a, b in zip(each, once, strict=True)])), 2),
+        "disk_share": round(float(np.median([b.wall / a.wall for a, b in zip(each, disk, strict=True)])), 2),
+        "disk_mb_per_s": round(size / median(disk, "wall") / 1e6),
+        "bytes_per_row": round(size / written),
     }
+
+
+def write_bytes(path: Path, size: int) -> Spent:
+    """Write one file of this size and wait for the disk."""
+    block = np.random.default_rng(0).bytes(1 << 20)
+    with spending() as spent, path.open("wb") as file:
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+        file.flush()
+        os.fsync(file.fileno())
+    return spent
 
 
 def measure_opening(name: str, side: int, frames: int, seconds: float) -> dict[str, Any]:
@@ -295,7 +279,7 @@ def measure_opening(name: str, side: int, frames: int, seconds: float) -> dict[s
         "step_idx": np.arange(ROWS),
     }
     with tempfile.TemporaryDirectory() as folder:
-        spent = write(Path(folder) / "data", name, [episode], frames)
+        spent = write(Path(folder) / "data", name, [episode], frames).wall
         begin = time.perf_counter()
         dataset = load_dataset(Path(folder) / "data", num_steps=STEPS, frameskip=SKIP)
         opened = time.perf_counter()

@@ -12,7 +12,7 @@ import numpy as np
 from stable_worldmodel.data.formats.hdf5 import layout
 from stable_worldmodel.data.formats.hdf5.repair import is_marked_open, needs_repair, read_superblock, repair_superblock
 from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
-from stable_worldmodel.data.journal import journal_path, read_header, read_journal
+from stable_worldmodel.data.journal import read_header, read_records
 from stable_worldmodel.data.lock import WriterLock, is_locked
 from stable_worldmodel.data.verify import Report
 
@@ -91,11 +91,9 @@ def _check_columns(file: h5py.File, ends: np.ndarray, live: bool, report: Report
 
 def _check_journal(file: h5py.File, deep: bool, lengths: np.ndarray, offsets: np.ndarray, report: Report) -> int:
     """Return the number of leading episodes that agree with the journal, where it describes them."""
-    if read_header(report.path, file.attrs.get(layout.ID_ATTRIBUTE)) is None:
-        return len(lengths)
     columns = layout.columns_of(file)
     images = {name for name, stored in columns.items() if stored.column.kind == "image"}
-    for record, _ in read_journal(journal_path(report.path)):
+    for record in read_records(report.path, file.attrs.get(layout.ID_ATTRIBUTE)):
         if record["kind"] != "episode" or record["i"] >= len(lengths):
             continue
         i = record["i"]
