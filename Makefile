@@ -1,6 +1,6 @@
 # Everything here works on a machine with only Python >= 3.10 and make: each target sets up .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint typecheck docs bench clean
+.PHONY: help setup quickstart test test-fast interop lint typecheck docs bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,10 @@ test: $(INSTALLED)  ## run every test
 
 test-fast: $(INSTALLED)  ## run the tests that take seconds
 	$(PYTEST) -m 'not slow'
+
+# 77: it cannot be installed here, for example under Python 3.12, and says why.
+interop: $(INSTALLED)  ## hold datasets, environments and policies against the real LeRobot
+	@sh tests/interop/lerobot.sh || { status=$$?; test $$status -eq 77 || exit $$status; }
 
 lint: $(INSTALLED)  ## check style and formatting
 	$(BIN)/ruff check .

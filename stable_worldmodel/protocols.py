@@ -20,7 +20,9 @@ class Policy(Protocol):
 
     Optional hooks that World calls when present: `set_env(pool)` once; `set_seed(seed)` when `policy.seed` is set;
     `reset(env_indices, episode_seeds)` for envs that start an episode, before their first `get_action`
-    (`episode_seeds` is None when the rollout is unseeded).
+    (`episode_seeds` is None when the rollout is unseeded). An attribute `reset_mode` says how rollouts should start
+    episodes: 'auto' as soon as an env is free (the default), 'batches' when all envs have ended, for policies with one
+    state for all of them, 'wait' one episode per env.
     """
 
     def get_action(self, info: Info, /) -> np.ndarray:

@@ -17,7 +17,9 @@ ROOT = Path(stable_worldmodel.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("quickstart",),
+    ("viewer",),
     ("report",),
+    ("evaluation", "online"),
     ("world", "lerobot"),
     ("train",),
     ("policy",),

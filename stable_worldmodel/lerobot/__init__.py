@@ -56,6 +56,7 @@ _LAZY = {
         "observation": ("convert_nested_dict", "preprocess_observation"),
         "policy": ("LeRobotPolicy",),
         "processors": ("load_pipeline", "load_processors", "normalize"),
+        "publish": ("export_env",),
     }.items()
     for name in names
 }
@@ -114,5 +115,6 @@ if TYPE_CHECKING:
     from stable_worldmodel.lerobot.processors import load_pipeline as load_pipeline
     from stable_worldmodel.lerobot.processors import load_processors as load_processors
     from stable_worldmodel.lerobot.processors import normalize as normalize
+    from stable_worldmodel.lerobot.publish import export_env as export_env
 
 __getattr__ = lazy_exports(__name__, _LAZY)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
-
-from stable_worldmodel.envs import resolve_id
 from stable_worldmodel.errors import ContractError, PolicyNotSetError, require
-from stable_worldmodel.pool import TIMEOUT, make_pool
+from stable_worldmodel.pool import TIMEOUT
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
 from stable_worldmodel.protocols import Policy, Writer
 from stable_worldmodel.utils.interrupts import InterruptGuard
 from stable_worldmodel.utils.progress import Progress, open_progress
-from stable_worldmodel.world import built, evaluation, from_dataset, recording
 from stable_worldmodel.world import collect as _collect
-from stable_worldmodel.world.identity import describe, describe_policy, policy_content
+from stable_worldmodel.world import evaluation, from_dataset, recording
+from stable_worldmodel.world.construction import DEFAULT_LIMIT, EnvRecipe
+from stable_worldmodel.world.identity import describe_policy, policy_content
 from stable_worldmodel.world.partial import check_dump_every
 from stable_worldmodel.world.results import Results
 from stable_worldmodel.world.rollout import Rollout
 from stable_worldmodel.world.stepper import Stepper
-from stable_worldmodel.wrappers import MegaWrapper, add_success, flatten_actions
-from stable_worldmodel.wrappers.images import parse_image_shape
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SEED = 2349867
-DEFAULT_LIMIT = 100  # env steps
 
 
 class World:
@@ -93,23 +85,7 @@ class World:
         trust_remote_code: bool = False,
         **kwargs: Any,
     ):
-        is_built = built.is_built(env_name)
-        count = evaluation.check_count("num_envs", 1 if num_envs is None and is_built else num_envs)
-        if add_pixels and image_shape is None and not is_built:
-            raise ContractError("image_shape is missing: give (H, W), or add_pixels=False to render nothing")
-        if is_built and kwargs:
-            raise ContractError(f"{sorted(kwargs)}: expected no constructor arguments for envs that are built already")
-        if image_shape is not None:
-            parse_image_shape(image_shape)
-        self.seed = check_seed(seed)
-        self._make = {"max_episode_steps": max_episode_steps, **kwargs}
-        if add_pixels:
-            self._make.setdefault("render_mode", "rgb_array")
-        self._image_shape = image_shape
-        self._add_pixels = add_pixels
-        self._goal_conditioned = goal_conditioned
-        self._verbose = verbose
-        standard: dict[str, Any] = {
+        standard = {
             "pixels_transform": image_transform,
             "goal_transform": goal_transform,
             "separate_goal": goal_conditioned,
@@ -119,33 +95,12 @@ class World:
             "history_size": history_size,
             "frame_skip": frame_skip,
         }
-        self._wrappers: dict[str, Any] = {
-            "pre": list(pre_wrappers or ()),
-            "extra": list(extra_wrappers or ()),
-            **standard,
-        }
-        self._built: built.Built | None = None
-        if is_built:
-            self._built = built.open_built(env_name, num_envs, backend, trust_remote_code)
-            self.env_name = self._built.name
-            wrap = functools.partial(
-                built.wrap_built,
-                limit=max_episode_steps,
-                is_default_limit=max_episode_steps == DEFAULT_LIMIT,
-                image_shape=image_shape,
-                standard=standard,
-                pre=self._wrappers["pre"],
-                extra=self._wrappers["extra"],
-            )
-            self.envs = built.pool_of(self._built.env, wrap, backend, workers, timeout)
-        else:
-            self.env_name = resolve_id(env_name)
-            mega = functools.partial(MegaWrapper, image_shape=image_shape or (84, 84), **standard)
-            frames = [built.observed_frames] if add_pixels else []
-            wrappers: list[Callable] = [*frames, *self._wrappers["pre"], mega, *self._wrappers["extra"]]
-            # The spec, not the id: a worker process does not know what was registered here.
-            make_one = functools.partial(make_env, gym.spec(self.env_name), self._make, wrappers)
-            self.envs = make_pool([make_one] * count, backend, workers, timeout)
+        around = list(pre_wrappers or ()), list(extra_wrappers or ())
+        self._recipe = EnvRecipe(env_name, num_envs, image_shape, max_episode_steps, kwargs, *around, standard)
+        self.seed = check_seed(seed)
+        self._goal_conditioned = goal_conditioned
+        self._verbose = verbose
+        self.envs, self.env_name, self._env_origin = self._recipe.open(backend, workers, timeout, trust_remote_code)
         self._stepper = Stepper(self.envs, verbose >= 2, self._look_at_first_reset)
         self._closed = False
 
@@ -393,7 +348,8 @@ class World:
             if extra:
                 raise ContractError(f"{extra} need a dataset; pass dataset=... or leave them out")
             episodic = evaluation.EpisodicProtocol(episodes, evaluation.key_list(eval_keys), seed, options)
-            return self._evaluate_episodes(episodic, every, self._output(progress, video, "episode"), reset_mode)
+            output = self._output(progress, video, "episode")
+            return self._evaluate_episodes(episodic, every, output, reset_mode or self._mode)
         given = {"options": options, "eval_keys": eval_keys, "dump_every": every or None}
         missing = [name for name, value in required.items() if value is None]
         refused = [name for name, value in given.items() if value is not None]
@@ -422,24 +378,20 @@ class World:
         return self._evaluate_items(protocol, output)
 
     def _evaluate_episodes(
-        self,
-        protocol: evaluation.EpisodicProtocol,
-        dump_every: int,
-        output: evaluation.Output,
-        reset_mode: str | None,
+        self, protocol: evaluation.EpisodicProtocol, dump_every: int, output: evaluation.Output, mode: str
     ) -> Results:
         spaces = [repr(self.single_observation_space), repr(self.single_action_space)]
         video = output.video and output.video.resolve()
         partial = evaluation.open_partial(
-            protocol, dump_every, [self.spec(), self._make, spaces], policy_content(self.policy), video
+            protocol, dump_every, [self.spec(), self._recipe.arguments, spaces], policy_content(self.policy), video
         )
-        finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, reset_mode or self._mode)
+        finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, mode)
         return evaluation.summarise(finished, protocol.eval_keys, {**self._origin(), **protocol.describe()})
 
     def _evaluate_items(
         self, protocol: from_dataset.DatasetProtocol, output: evaluation.Output, reset_mode: str | None = None
     ) -> Results:
-        limit = self._make["max_episode_steps"]
+        limit = self._recipe.limit
         if limit is not None and limit < protocol.eval_budget:
             logger.warning("max_episode_steps=%d ends episodes before eval_budget=%d", limit, protocol.eval_budget)
         finished = from_dataset.evaluate_items(self._stepper, protocol, output, reset_mode or "wait")
@@ -448,7 +400,7 @@ class World:
     def _output(self, progress: bool | Progress, video: str | Path | None, stem: str) -> evaluation.Output:
         if video is not None:
             require("av")
-            if not self._add_pixels:
+            if not self._recipe.draws:
                 raise ContractError("video needs frames, but this World was built with add_pixels=False")
         return evaluation.Output(progress, None if video is None else Path(video), stem)
 
@@ -469,19 +421,4 @@ class World:
 
         Of envs from the hub also `hub`: repository, file, revision, the commit it resolved to, and the file's hash.
         """
-        shape = None if self._image_shape is None else [int(size) for size in self._image_shape]
-        return {
-            "id": self.env_name,
-            "image_shape": shape,
-            "arguments": describe(self._make),
-            "wrappers": describe(self._wrappers),
-            **(self._built.origin if self._built else {}),
-        }
-
-
-def make_env(spec: EnvSpec, arguments: dict[str, Any], wrappers: Sequence[Callable]) -> gym.Env:
-    """Build one env: constructor, time limit, what success is, then the wrappers from the inside out."""
-    env = flatten_actions(add_success(gym.make(spec, disable_env_checker=True, **copy.deepcopy(arguments))))
-    for wrap in wrappers:
-        env = wrap(env)
-    return env
+        return {"id": self.env_name, **self._recipe.describe(), **self._env_origin}

@@ -21,12 +21,14 @@ class FakeHub:
     Attributes:
         requests: paths that were asked for.
         truncate: serve only half of every file's body.
+        truncated: paths of which only half is served.
         hidden: paths that are not found by themselves, though the repository lists and serves them in snapshots.
     """
 
     repos: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     truncate: bool = False
+    truncated: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
 
     def add(self, repo: str, files: dict[str, str], revision: str = "main") -> str:
@@ -109,8 +111,9 @@ class FakeHub:
         alone = revision != commit  # snapshots are fetched by commit
         if path not in files or (path in self.hidden and alone):
             return self._fail(request, 404, "EntryNotFound", commit)
+        half = self.truncate or path in self.truncated
         etag = f'"{hashlib.sha1(files[path]).hexdigest()}"'
-        return self._send(request, 200, files[path], {"X-Repo-Commit": commit, "ETag": etag}, body, self.truncate)
+        return self._send(request, 200, files[path], {"X-Repo-Commit": commit, "ETag": etag}, body, half)
 
     def _fail(self, request, status, code, commit=None):
         headers = {"X-Error-Code": code, **({"X-Repo-Commit": commit} if commit else {})}

@@ -63,20 +63,6 @@ def make_env(n_envs=1, use_async_envs=False, cfg=None):
 """
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    with FakeHub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def forget_hub_modules():
-    yield
-    for name in [name for name in sys.modules if name.startswith("hub_env_")]:
-        del sys.modules[name]
-
-
 # ---------------------------------------------------------------------- addresses
 @pytest.mark.parametrize(
     ("address", "expected"),

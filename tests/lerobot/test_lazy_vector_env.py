@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -150,18 +152,32 @@ def test_close_envs_closes_everything_in_any_nesting(caplog) -> None:
         close_envs(3)
 
 
+def process(pid: int) -> tuple[int, str] | None:
+    """Number and start time of a process that has not ended; numbers are used again."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else (pid, fields[19])
+    return None
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_twenty_tasks_of_eight_envs_never_have_more_than_eight_workers() -> None:
     space, actions = ReachEnv().observation_space, ReachEnv().action_space
     tasks = {i: LazyVectorEnv(factories(8, task=f"task {i}"), space, actions) for i in range(20)}
-    most = 0
+    seen: set[tuple[int, str]] = set()
+    counts = []
     try:
         for env in tasks.values():
-            env.reset(seed=0)
+            _, info = env.reset(seed=0)
+            seen |= {found for pid in info["pid"] if (found := process(int(pid)))}
+            counts.append((workers(), sum(process(pid) == (pid, start) for pid, start in seen)))
             env.step(np.zeros((8, 1), np.float32))
-            most = max(most, workers())
+            env.close()
+            counts.append((workers(), sum(process(pid) == (pid, start) for pid, start in seen)))
             env.close()
     finally:
         close_envs(tasks)
-    assert most == 8
-    assert workers() == 0
+    assert counts == [(8, 8), (0, 0)] * 20
+    assert len(seen) == 160
+    assert os.getpid() not in {pid for pid, _ in seen}

@@ -218,6 +218,29 @@ def test_next_workers_start_after_the_previous_ones_ended() -> None:
     assert not any(env.started for env in tasks.values())
 
 
+class _Broken(ReachEnv):
+    """Works in the process it is told to, and nowhere else."""
+
+    def __init__(self, process: int):
+        if os.getpid() != process:
+            raise OSError("no display")
+        super().__init__()
+
+
+def test_task_whose_workers_do_not_start_is_reported_and_the_rest_run(tmp_path) -> None:
+    env = ReachEnv()
+    spaces = env.observation_space, env.action_space
+    broken = LazyVectorEnv([functools.partial(_Broken, os.getpid())] * 2, *spaces)
+    tasks = {0: LazyVectorEnv(factories(2), *spaces), 1: broken, 2: LazyVectorEnv(factories(2), *spaces)}
+    info = eval_policy_all({"s": tasks}, Chunky(3), 3, seed=0, output_dir=tmp_path)
+    assert ["error" in task for task in info["per_task"]] == [False, True, False]
+    assert "no display" in info["per_task"][1]["error"]
+    assert info["per_task"][0]["metrics"]["sum_rewards"] == info["per_task"][2]["metrics"]["sum_rewards"]
+    assert (info["overall"]["n_episodes"], info["per_group"]["s"]["n_failed_tasks"]) == (6, 1)
+    assert json.loads((tmp_path / "eval_info.json").read_text())["per_task"] == info["per_task"]
+    assert children() == set()
+
+
 def test_nothing_to_evaluate_is_refused() -> None:
     for envs in ({}, {"s": {}}):
         with pytest.raises(ContractError, match="no task"):

@@ -14,7 +14,10 @@ from lerobot_toys import factories
 
 import stable_worldmodel as swm
 from stable_worldmodel.errors import ContractError, MissingDependencyError, MissingKeyError
-from stable_worldmodel.lerobot import FeatureType, LeRobotPolicy, PolicyFeature
+from stable_worldmodel.lerobot import FeatureType, LeRobotPolicy, NormalizationMode, PolicyFeature
+from stable_worldmodel.lerobot.processors import Normalize, Pipeline
+
+INPUTS = ("observation.state", "observation.environment_state")
 
 
 def world(count: int, **kwargs) -> swm.World:
@@ -108,6 +111,37 @@ def test_processors_are_called_in_order_with_the_task() -> None:
     ]
     assert policy.policy.batches[0]["task"] == ["Please reach."] * 2
     assert policy.policy.batches[0]["observation.image"].shape == (2, 3, 8, 10)
+
+
+class _Straight(Chunky):
+    """Goes to the goal in one step, however long, in the units it is given."""
+
+    def predict_action_chunk(self, batch):
+        self.batches.append(batch)
+        step = batch["observation.environment_state"] - batch["observation.state"]
+        return torch.stack([step, torch.zeros_like(step)], dim=1)
+
+
+@pytest.mark.parametrize("queue", ["chunks", "policy"])
+def test_normalising_processors_change_units_and_nothing_else(queue: str) -> None:
+    kinds = {"observation.state": "STATE", "observation.environment_state": "ENV", "action": "ACTION"}
+    known = {name: PolicyFeature(FeatureType(kind), (1,)) for name, kind in kinds.items()}
+    modes = {
+        "STATE": NormalizationMode.MEAN_STD,
+        "ENV": NormalizationMode.MEAN_STD,
+        "ACTION": NormalizationMode.MIN_MAX,
+    }
+    scale = {"mean": torch.tensor([0.5]), "std": torch.tensor([4.0])}
+    stats = {**dict.fromkeys(INPUTS, scale), "action": {"min": torch.tensor([-4.0]), "max": torch.tensor([4.0])}}
+    pre = Pipeline([Normalize(known, modes, stats)])
+    post = Pipeline([Normalize(known, modes, stats, inverse=True)])
+    plain = run(LeRobotPolicy(_Straight(2), queue=queue), 3)
+    scaled = LeRobotPolicy(_Straight(2), preprocessor=pre, postprocessor=post, queue=queue)
+    results = run(scaled, 3)
+    np.testing.assert_allclose(results["episode_returns"], plain["episode_returns"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(results["episode_lengths"], plain["episode_lengths"])
+    begun = scaled.policy.batches[0]["observation.state"]
+    np.testing.assert_allclose(begun.numpy(), -0.125, rtol=1e-6)  # envs start at 0
 
 
 def features(**shapes: tuple[int, ...]) -> dict[str, PolicyFeature]:

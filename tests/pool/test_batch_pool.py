@@ -15,7 +15,7 @@ from stable_worldmodel.policy import RandomPolicy
 from stable_worldmodel.pool import EnvPool
 from stable_worldmodel.pool.batch import BatchPool, can_batch
 from stable_worldmodel.pool.choice import make_pool
-from stable_worldmodel.world.world import make_env
+from stable_worldmodel.world.construction import make_env
 from stable_worldmodel.wrappers import MegaWrapper
 
 IDS = (
