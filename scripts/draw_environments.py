@@ -84,6 +84,14 @@ SHEETS: dict[str, Sheet] = {
     "swm/MountainCarContinuousControl-v0": Sheet(steady(1.0, steps=10), options={"state": [-1.0, 0.05]}, shape=_WIDE),
     "swm/AcrobotControl-v1": Sheet([2] * 8 + [0] * 8),
     "swm/PendulumControl-v1": Sheet(steady(2.0, steps=11), options={"state": [1.0, 0.0]}),
+    "swm/OGBCube-v0": Sheet(steady(0, 0.5, -1, 0, 0, steps=3), {"env_type": "double"}, options={"task_id": 2}),
+    "swm/OGBScene-v0": Sheet(steady(0, 0.5, -1, 0, 0, steps=3), options={"task_id": 2}),
+    "swm/OGBMaze-v0": Sheet(steady(1, 0, steps=6), {"maze_type": "medium"}),
+    "swm/FetchPickAndPlace-v3": Sheet(steady(0.3, 0.3, -0.2, 1, steps=3)),
+    "swm/ALE-v5": Sheet([1, 2, 2, 2, 0, 3, 3, 3, 3, 0, 0, 0, 0, 2, 2, 2], shape=(TILE * 21 // 16, TILE)),
+    # Those below need packages that do not go with the pinned ones; see their pages.
+    "swm/CraftaxClassicPixels-v1": Sheet([1, 1, 4, 4, 2, 2, 3, 3, 5, 5] * 3, values={"mobs.zombie_chance": [0.3]}),
+    "swm/PFRocketLanding-v0": Sheet(steady(0, 0, 0, 1, 1, 0.1, 0.1, steps=6), {"ceiling": 30.0}),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import itertools
 import warnings
 from typing import Any
 
@@ -40,8 +42,21 @@ _TABLE: dict[str, tuple[str, bool]] = {
     "swm/QuadrupedDMControl-v0": ("dmcontrol.quadruped:QuadrupedDMControlWrapper", False),
     "swm/ReacherDMControl-v0": ("dmcontrol.reacher:ReacherDMControlWrapper", False),
     "swm/WalkerDMControl-v0": ("dmcontrol.walker:WalkerDMControlWrapper", False),
+    "swm/OGBCube-v0": ("ogbench.cube_env:CubeEnv", False),
+    "swm/OGBScene-v0": ("ogbench.scene_env:SceneEnv", False),
+    "swm/OGBMaze-v0": ("ogbench.maze_env:MazeEnv", False),
+    "swm/ALE-v5": ("ale.env:ALEEnv", True),
+    "swm/PFRocketLanding-v0": ("rocket_landing.pyflyt_rocketlanding:RocketLandingEnv", False),
+    "swm/CraftaxPixels-v1": ("craftax.craftax:CraftaxPixelsWrapper", True),
+    "swm/CraftaxSymbolic-v1": ("craftax.craftax:CraftaxSymbolicWrapper", True),
+    "swm/CraftaxClassicPixels-v1": ("craftax.craftax:CraftaxClassicPixelsWrapper", True),
+    "swm/CraftaxClassicSymbolic-v1": ("craftax.craftax:CraftaxClassicSymbolicWrapper", True),
 }
 
+
+# Fetch tasks of Gymnasium-Robotics: suffix of ours -> (suffix of theirs, whether observations are one array)
+_FETCH_TASKS = ("Reach", "Push", "Slide", "PickAndPlace")
+_FETCH_KINDS = {"": ("", True), "Dense": ("Dense", True), "Dict": ("", False)}
 
 # id -> the class, in the module of its env, that steps several of them as one program
 _VECTOR_TABLE = {
@@ -81,14 +96,20 @@ def register_all() -> None:
         module = f"{__package__}.{entry_point.partition(':')[0]}"
         vector = {"vector_entry_point": f"{module}:{_VECTOR_TABLE[id]}"} if id in _VECTOR_TABLE else {}
         register(id, f"{__package__}.{entry_point}", discrete, **vector)
+    for task, (kind, (theirs, flatten)) in itertools.product(_FETCH_TASKS, _FETCH_KINDS.items()):
+        arguments = {"env_id": f"Fetch{task}{theirs}-v4", "flatten": flatten}
+        entry_point = f"{__package__}.gymnasium_robotics.fetch:FetchWrapper"
+        register(f"swm/Fetch{task}{kind}-v3", entry_point, kwargs=arguments)
 
 
 def resolve_id(name: str) -> str:
-    """The registered id that `name` means: itself, or `swm/<name>`.
+    """The registered id that `name` means: itself, or `swm/<name>`. Ids `ALE/<Game>-v5` are those of the package.
 
     Raises gymnasium's NameNotFound, listing close ids, when neither is registered. Ids that Gymnasium can import
     ("module:id") or complete (no version) are left to it.
     """
+    if name.startswith("ALE/"):
+        importlib.import_module(f"{__package__}.ale").load()  # the package registers its games
     for candidate in (name, f"swm/{name}"):
         if candidate in registration.registry:
             return candidate

@@ -8,7 +8,8 @@ import pytest
 from test_every_format import WRITABLE
 
 SCRIPT = Path(__file__).with_name("kill_points.py")
-STRIDE = {"hf_arrow": 4, "lerobot": 8, "lance": 2, "lance_video": 2}  # their processes are slow to start
+# Every how many steps; the script itself tries all of them, which takes hours.
+STRIDE = {"hf_arrow": 25, "lerobot": 50, "lance": 25, "lance_video": 25, "video": 25}
 SCENARIOS = ["create", "append", "overwrite", "convert", "replace", "copy"]
 
 
@@ -22,7 +23,7 @@ def tried(folder, format, scenario, *options):
 
 @pytest.mark.parametrize("format", [name for name in WRITABLE if not name.startswith("lance")])
 def test_killed_while_a_replacement_moves_into_place(tmp_path, format):
-    stride = 3 if format in STRIDE else 1
+    stride = 3 if format in ("hf_arrow", "lerobot") else 1
     assert tried(tmp_path, format, "overwrite", "--swap", "--stride", str(stride)) >= 4
 
 
@@ -41,5 +42,5 @@ def test_killed_where_directories_cannot_trade_places(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", WRITABLE)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_killed_before_and_after_every_step(tmp_path, format, scenario):
-    assert tried(tmp_path, format, scenario, "--stride", str(STRIDE.get(format, 1))) >= 2
+def test_killed_before_and_after_steps_from_first_to_last(tmp_path, format, scenario):
+    assert tried(tmp_path, format, scenario, "--stride", str(STRIDE.get(format, 10))) >= 2

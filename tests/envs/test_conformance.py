@@ -1,7 +1,7 @@
 """Every registered environment keeps the contract. To register an id is to have it tested.
 
 An environment with another construction, or with more to say, subclasses the contract in its own test file. So do those
-that MuJoCo simulates, which take longer.
+that other packages simulate, which take longer.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ CASES = {
     ),
 }
 
-_ELSEWHERE = re.compile(r"\.(dmcontrol|ogbench\w*|gymnasium_robotics)[.:]")  # part of an entry point
+# Part of an entry point.
+_ELSEWHERE = re.compile(r"\.(dmcontrol|ogbench\w*|gymnasium_robotics|ale|craftax|rocket_landing)[.:]")
 HERE = [id for id in sorted(WORLDS) if not _ELSEWHERE.search(str(gym.spec(id).entry_point))]
 
 

@@ -11,6 +11,7 @@ import pytest
 from envs.dmcontrol_names import NAMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 import stable_worldmodel.envs  # noqa: F401  (registers the ids)
 from stable_worldmodel.errors import ContractError
@@ -18,7 +19,16 @@ from stable_worldmodel.errors import ContractError
 mujoco = pytest.importorskip("mujoco")
 suite = pytest.importorskip("dm_control.suite")
 
-from stable_worldmodel.envs.mujoco import Factor, FactorEngine, effects, number, switch  # noqa: E402
+from stable_worldmodel.envs.mujoco import (  # noqa: E402
+    Factor,
+    FactorEngine,
+    Simulation,
+    color,
+    effects,
+    number,
+    scene_effects,
+    switch,
+)
 from stable_worldmodel.envs.mujoco.renderer import digest_of  # noqa: E402
 
 SCENE = """
@@ -26,6 +36,7 @@ SCENE = """
   <asset>
     <texture name="grid" type="2d" builtin="checker" rgb1=".1 .2 .3" rgb2=".2 .3 .4" width="64" height="64"/>
     <material name="grid" texture="grid"/>
+    <texture name="sky" type="skybox" builtin="flat" rgb1=".3 .4 .5" rgb2=".3 .4 .5" width="32" height="32"/>
     <material name="self" rgba=".7 .5 .3 1"/>
   </asset>
   <worldbody>
@@ -43,6 +54,10 @@ SCENE = """
     <body name="ball" pos="-.5 0 .5">
       <freejoint/>
       <geom name="ball" type="sphere" size=".1"/>
+    </body>
+    <body name="cube" pos="0 -.5 .3" euler="10 20 30">
+      <freejoint/>
+      <geom name="cube" type="box" size=".05 .05 .05"/>
     </body>
     <site name="target" type="sphere" size=".05" pos="0 0 1" rgba="1 0 0 1"/>
   </worldbody>
@@ -75,6 +90,10 @@ def larger(spec: Any) -> None:
     spec.geom("ball").size = [0.15, 0, 0]
 
 
+def wider(spec: Any) -> None:
+    spec.geom("cube").size = [0.08] * 3
+
+
 def tilted(spec: Any) -> None:
     angle = np.deg2rad(8)
     spec.geom("floor").quat = [np.cos(angle / 2), 0, np.sin(angle / 2), 0]
@@ -95,6 +114,7 @@ def stiff(spec: Any) -> None:
     [
         (number("a.density", 500, 1500, effects.Density(names=("hand",)), default=1000.0), 1500.0, heavier),
         (number("a.size", 0.01, 0.5, effects.BallRadius("ball", "ball")), 0.15, larger),
+        (number("a.half", 0.01, 0.1, scene_effects.BoxSize(("cube",), ("cube",)), dtype=float), 0.08, wider),
         (number("a.slope", -10, 10, effects.Slope("floor")), 8.0, tilted),
         (number("a.friction", 0, 1, effects.Scale(("geom_friction",), None, 0, of="floor")), 0.2, slippery),
         (switch("a.locked", effects.Locked("wrist")), 0, stiff),
@@ -118,6 +138,63 @@ def test_physics_is_that_of_a_model_compiled_with_the_value(factor: Factor, valu
     np.testing.assert_allclose(model.dof_M0, expected.dof_M0, rtol=1e-6)
     np.testing.assert_allclose(model.body_invweight0, expected.body_invweight0, rtol=1e-6)
     assert not np.allclose(run(model), run(compiled()), **tolerance)
+
+
+def faded(spec: Any) -> None:
+    spec.material("self").rgba = [0.7, 0.5, 0.3, scene_effects.Faded.alpha]
+
+
+def turned(spec: Any) -> None:
+    camera = spec.camera("front")
+    x, y = np.array([1.0, 0, 0]), np.array([0.0, 0.4, 1])
+    axes = np.stack([x, y / np.linalg.norm(y), np.cross(x, y / np.linalg.norm(y))], axis=1)
+    turn = Rotation.from_euler("z", 7, degrees=True) * Rotation.from_matrix(axes)
+    turn = turn * Rotation.from_euler("x", -4, degrees=True)
+    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_QUAT
+    camera.quat = turn.as_quat(scalar_first=True)
+
+
+def pink(spec: Any) -> None:
+    spec.material("grid").rgba = [0.8, 0.4, 0.6, 1]
+    spec.texture("sky").rgb1 = spec.texture("sky").rgb2 = [0.8, 0.4, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("factor", "value", "change"),
+    [
+        (switch("a.faded", scene_effects.Faded(("self",))), 1, faded),
+        (Factor("a.turned", scene_effects.Aim(("front",)), -10.0, 10.0, (1, 2)), [[7.0, -4.0]], turned),
+        (color("a.backdrop", scene_effects.Backdrop("grid")), [0.8, 0.4, 0.6], pink),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_pictures_are_those_of_a_model_compiled_with_the_value(factor: Factor, value: Any, change: Any) -> None:
+    plain, expected = (picture(compiled(each), []) for each in (None, change))
+    found = picture(compiled(), [factor], {factor.name: value})
+    assert np.abs(found - expected).max() <= 1
+    assert np.abs(plain - expected).max() > 50
+    np.testing.assert_array_equal(picture(compiled(), [factor]), plain)
+
+
+def picture(model: Any, table: list[Factor], values: dict[str, Any] | None = None) -> np.ndarray:
+    data = mujoco.MjData(model)
+    simulation = Simulation(model, data, table, "fast")
+    simulation.factors.space.set_value(values or {})
+    simulation.restore()
+    mujoco.mj_forward(model, data)
+    found = simulation.picture((96, 96), "front").astype(int)
+    simulation.close()
+    return found
+
+
+def test_a_gradient_says_where_one_is() -> None:
+    model = compiled()
+    engine = FactorEngine([switch("floor.gradient", scene_effects.Gradient("grid"))], model)
+    engine.space.set_value({"floor.gradient": 1})
+    engine.restore(model, None)
+    image = model.tex_data[: 64 * 64 * 3].reshape(64, 64, 3)
+    assert len({tuple(pixel) for pixel in image.reshape(-1, 3).tolist()}) == 64 * 64
+    np.testing.assert_array_equal(image[48, 16], [144, 48, 128])
 
 
 def test_shared_density_keeps_the_total_mass() -> None:
@@ -182,11 +259,11 @@ def test_the_model_depends_on_the_values_only(seed: int, other: int) -> None:
 def test_floor_colours_are_those_of_the_texture() -> None:
     model = compiled()
     engine = FactorEngine([Factor("floor.color", effects.Checker("grid"), 0.0, 1.0, (2, 3))], model)
-    stock = model.tex_data.reshape(-1, 3).copy()
+    stock = floor(model).copy()
     engine.space.set_value({"floor.color": [[1, 0, 0], [0, 0, 1]]})
     engine.restore(model, None)
     first = (stock == stock[0]).all(axis=1)
-    found = model.tex_data.reshape(-1, 3)
+    found = floor(model)
     assert {tuple(c) for c in found[first].tolist()} | {tuple(c) for c in found[~first].tolist()} == {
         (255, 0, 0),
         (0, 0, 255),
@@ -197,7 +274,12 @@ def test_floor_colours_are_those_of_the_texture() -> None:
     engine.space.reset()
     engine.restore(model, None)
     assert engine.own_textures == set()
-    np.testing.assert_array_equal(model.tex_data.reshape(-1, 3), stock)
+    np.testing.assert_array_equal(floor(model), stock)
+
+
+def floor(model: Any) -> np.ndarray:
+    """Pixels of the first texture."""
+    return model.tex_data[: model.tex_height[0] * model.tex_width[0] * 3].reshape(-1, 3)
 
 
 def test_default_of_an_env_may_be_another() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from stable_worldmodel.envs.env2d import column
 from stable_worldmodel.envs.mujoco.factors import Factor
+from stable_worldmodel.envs.mujoco.renderer import Look
 from stable_worldmodel.envs.mujoco.simulation import Simulation
-from stable_worldmodel.envs.variation import recorded_factors
+from stable_worldmodel.envs.variation import is_covered, recorded_factors
 from stable_worldmodel.errors import ContractError
 
 State = tuple[np.ndarray, np.ndarray]  # qpos, qvel
@@ -26,10 +27,12 @@ class MujocoEnv(gym.Env):
     Attributes:
         default_variations: what is sampled at a reset that does not say.
         camera: number or name of the camera of `render`.
+        smooth: longest side of the pictures that "matched" multisamples.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
-    default_variations: ClassVar[Sequence[str]] = ()
+    default_variations: Sequence[str] = ()
+    smooth: ClassVar[int] = 0
     camera: int | str = 0
     _shape: tuple[int, int] = (224, 224)
     _simulation: Simulation
@@ -41,10 +44,11 @@ class MujocoEnv(gym.Env):
         table: Sequence[Factor],
         quality: str = "matched",
         init_value: Mapping[str, Any] | None = None,
-        look: Any = None,
+        look: Look | None = None,
+        digest: str | None = None,
     ) -> None:
-        """Take a compiled model; the variation space is built from `table`."""
-        self._simulation = Simulation(model, data, table, quality, look)
+        """Take a compiled model; the variation space is built from `table`. Otherwise see Simulation."""
+        self._simulation = Simulation(model, data, table, quality, look, digest, self.smooth)
         self.variation_space = self._simulation.factors.space
         if init_value:
             self.variation_space.set_init_value(init_value)
@@ -95,7 +99,21 @@ class MujocoEnv(gym.Env):
     def _draw_factors(self, seed: int | None, options: Mapping[str, Any]) -> None:
         """Draw the factors of an episode and apply those that a task does not override."""
         self.variation_space.draw_factors(seed, options, self.default_variations)
+        varied = options.get("variation")
+        self._named = [
+            *(self.default_variations if varied is None else varied),
+            *(options.get("variation_values") or {}),
+        ]
         self._simulation.restore()
+
+    def _value(self, name: str) -> Any:
+        """The value of a factor."""
+        return self.variation_space.factor(name).value
+
+    def _asked(self, name: str) -> Any:
+        """The value of a factor that this episode's reset names, else None."""
+        covered = "all" in self._named or is_covered(name, self._named)
+        return self._value(name) if covered else None
 
     # ------------------------------------------------------------------ state
     def _state_info(self) -> dict[str, Any]:
@@ -168,6 +186,7 @@ class MujocoEnv(gym.Env):
             self._simulation.attach(model, data)
             mujoco.mj_setState(model, data, values, _everything())
             mujoco.mj_forward(model, data)
+            mujoco.mj_setState(model, data, values, _everything())  # the warm start has moved on
 
 
 def _everything() -> int:

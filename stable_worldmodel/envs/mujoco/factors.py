@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,7 @@ class Factor:
         default: None reads it from the compiled model.
         about: what it is, for people.
         neutral: the value at which the model is as compiled; None: the default.
+        fits: a function of the value that says whether it is legal.
     """
 
     name: str
@@ -52,13 +53,14 @@ class Factor:
     default: Any = None
     about: str = ""
     neutral: Any = None
+    fits: Callable[[Any], bool] | None = None
 
     def space(self, model: Any) -> Any:
         """Its space, with the default that leaves `model` as it is."""
         default = self.effect.default(model) if self.default is None else self.default
         if self.high is None:
             return spaces.Discrete(int(self.low), init_value=int(default))
-        return spaces.Box(self.low, self.high, self.shape, self.dtype, init_value=default)
+        return spaces.Box(self.low, self.high, self.shape, self.dtype, init_value=default, constrain_fn=self.fits)
 
 
 def color(name: str, effect: Effect, about: str = "", default: Any = None, shape: tuple[int, ...] = (3,)) -> Factor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from stable_worldmodel.errors import ContractError
@@ -51,6 +52,10 @@ def _none(side: int, own: int) -> int:
     return 0
 
 
+def _up_to(most: int, side: int, own: int) -> int:
+    return own if side <= most else 0
+
+
 def _shadow_side(side: int, own: int) -> int:
     """The power of two from 2 to 4 times the side of the picture, at least 256."""
     return min(own, max(256, 1 << (2 * side - 1).bit_length()))
@@ -74,8 +79,15 @@ QUALITIES = {
 }
 
 
-def quality_named(name: str) -> Quality:
-    """The level of this name, else ContractError."""
+def quality_named(name: str, smooth: int = 0) -> Quality:
+    """The level of this name, else ContractError.
+
+    `smooth`: longest side of the pictures for which "matched" keeps the model's multisampling; a scene full of edges
+    needs it to look the same, the more so the smaller the picture.
+    """
     if name not in QUALITIES:
         raise ContractError(f"quality={name!r}: expected one of {', '.join(QUALITIES)}")
-    return QUALITIES[name]
+    found = QUALITIES[name]
+    if name != "matched" or not smooth:
+        return found
+    return replace(found, samples=partial(_up_to, smooth))

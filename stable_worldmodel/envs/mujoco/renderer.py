@@ -32,6 +32,7 @@ class _Shared:
 
 
 _shared: dict[tuple, _Shared] = {}
+Look = Callable[[int], Any]  # longest side of a picture -> the model to take meshes and textures from
 
 
 @dataclass
@@ -48,6 +49,7 @@ class _Held:
             if self.textures:
                 from OpenGL import GL
 
+                _forget_errors()
                 GL.glDeleteTextures(list(self.textures.values()))
             shared = _shared[self.key]
             shared.users -= 1
@@ -65,7 +67,8 @@ class Renderer:
         quality: level of detail.
         digest: of the model as it was compiled; those with the same one share GL resources.
         pristine: a context in which the textures of the model are as compiled.
-        look: a model with the same geoms to take meshes and textures from, such as one with simplified meshes.
+        look: longest side of a picture -> a model with the same geoms to take meshes and textures from, such as one
+            with simplified meshes; None for the model itself.
     """
 
     def __init__(
@@ -74,10 +77,10 @@ class Renderer:
         quality: Quality,
         digest: str,
         pristine: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        look: Any = None,
+        look: Look | None = None,
     ):
         self._mujoco: Any = require("mujoco", "env")
-        self._model, self._look, self._quality = model, look or model, quality
+        self._model, self._look, self._quality = model, look, quality
         self._digest, self._pristine = digest, pristine
         self._held = _Held()
         self._stale: set[int] = set()  # own textures that changed since they were last sent
@@ -95,8 +98,8 @@ class Renderer:
         self._own = set(textures)
         self._stale = (self._stale | changed) & self._own
 
-    def draw(self, data: Any, camera: int, out: np.ndarray) -> np.ndarray:
-        """Draw the state `data` as seen by camera number `camera` into `out`, uint8 (H, W, 3); return it."""
+    def draw(self, data: Any, camera: Any, out: np.ndarray) -> np.ndarray:
+        """Draw the state `data` as `camera` (number or MjvCamera) sees it into `out`, uint8 (H, W, 3); return it."""
         height, width = out.shape[:2]
         if out.dtype != np.uint8 or out.shape != (height, width, 3):
             raise ContractError(f"out: expected uint8 (H, W, 3), found {out.dtype} {out.shape}")
@@ -104,9 +107,13 @@ class Renderer:
         mujoco, context = self._mujoco, self._context(height, width)
         if self._scene is None:
             self._scene = self._new_scene()
-        self._camera.fixedcamid = camera
+        view = self._camera
+        if isinstance(camera, int):
+            view.fixedcamid = camera
+        else:
+            view = camera
         everything = int(mujoco.mjtCatBit.mjCAT_ALL)
-        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
+        mujoco.mjv_updateScene(self._model, data, self._options, None, view, everything, self._scene)
         viewport = mujoco.MjrRect(0, 0, width, height)
         upside_down = np.empty_like(out, order="C")
         mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), context)
@@ -138,10 +145,12 @@ class Renderer:
         return _shared[key].context
 
     def _upload(self, height: int, width: int) -> Any:
-        model, mujoco = self._look, self._mujoco
+        mujoco, side = self._mujoco, max(height, width)
+        model = self._model if self._look is None else self._look(side)
         screen = model.vis.global_
-        before, size = self._quality.configure(model, max(height, width)), (screen.offheight, screen.offwidth)
+        before, size = self._quality.configure(model, side), (screen.offheight, screen.offwidth)
         screen.offheight, screen.offwidth = height, width
+        _forget_errors()
         try:
             with self._pristine():
                 return mujoco.MjrContext(model, int(mujoco.mjtFontScale.mjFONTSCALE_50))
@@ -162,6 +171,7 @@ class Renderer:
             return
         from OpenGL import GL
 
+        _forget_errors()
         for texture in self._own:
             if texture not in self._held.textures:
                 self._held.textures[texture] = int(GL.glGenTextures(1))
@@ -170,6 +180,14 @@ class Renderer:
             if texture in self._stale:
                 self._mujoco.mjr_uploadTexture(self._model, context, texture)
         self._stale.clear()
+
+
+def _forget_errors() -> None:
+    """Mesa leaves an error code behind when it draws some sky boxes, which whoever looks next would report."""
+    from OpenGL import GL
+
+    while GL.glGetError():
+        pass
 
 
 def digest_of(model: Any) -> str:

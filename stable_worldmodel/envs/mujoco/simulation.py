@@ -9,7 +9,7 @@ import numpy as np
 
 from stable_worldmodel.envs.mujoco.factors import Factor, FactorEngine
 from stable_worldmodel.envs.mujoco.quality import quality_named
-from stable_worldmodel.envs.mujoco.renderer import Renderer, digest_of
+from stable_worldmodel.envs.mujoco.renderer import Look, Renderer, digest_of
 from stable_worldmodel.errors import ContractError, require
 
 
@@ -23,18 +23,29 @@ class Simulation:
         model, data: `mujoco.MjModel` as compiled, and the `mujoco.MjData` that is stepped.
         table: the factors.
         quality: "full", "matched" or "fast".
-        look: a model with the same geoms whose meshes are drawn in place of the model's own.
+        look: see Renderer.
+        digest: of the model, where it is known; models with the same one share GL resources.
+        smooth: longest side of the pictures that "matched" multisamples.
 
     Attributes:
         factors: the engine of the table; `factors.space` is the variation space.
     """
 
-    def __init__(self, model: Any, data: Any, table: Sequence[Factor], quality: str = "matched", look: Any = None):
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        table: Sequence[Factor],
+        quality: str = "matched",
+        look: Look | None = None,
+        digest: str | None = None,
+        smooth: int = 0,
+    ):
         self.model, self.data = model, data
         self.factors = FactorEngine(table, model)
-        self._quality = quality_named(quality)
+        self._quality = quality_named(quality, smooth)
         self._look = look
-        self._digest = digest_of(look or model)
+        self._digest = digest or digest_of(model)
         self._renderer: Renderer | None = None
         self._scratch: Any = None
 
@@ -60,10 +71,12 @@ class Simulation:
         """Apply the factors that override what a task placed."""
         self.factors.finish(self.model)
 
-    def camera(self, camera: int | str) -> int:
-        """The number of a camera given by number or name, else ContractError."""
+    def camera(self, camera: Any) -> Any:
+        """The number of a camera given by number or name, else ContractError; an MjvCamera is returned as it is."""
         import mujoco
 
+        if isinstance(camera, mujoco.MjvCamera):
+            return camera
         if isinstance(camera, str):
             number = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
         else:
@@ -74,7 +87,7 @@ class Simulation:
         return number
 
     def picture(
-        self, shape: tuple[int, int], camera: int | str = 0, data: Any = None, out: np.ndarray | None = None
+        self, shape: tuple[int, int], camera: Any = 0, data: Any = None, out: np.ndarray | None = None
     ) -> np.ndarray:
         """A picture uint8 (H, W, 3) of `data` (default: the present), new or written into `out`."""
         if self._renderer is None:
@@ -90,7 +103,7 @@ class Simulation:
             out = np.empty((*shape, 3), np.uint8)
         return self._renderer.draw(self.data if data is None else data, self.camera(camera), out)
 
-    def picture_at(self, qpos: Any, shape: tuple[int, int], camera: int | str = 0) -> np.ndarray:
+    def picture_at(self, qpos: Any, shape: tuple[int, int], camera: Any = 0) -> np.ndarray:
         """A picture of the present scene in another configuration, which leaves the present as it is."""
         import mujoco
 
