@@ -78,6 +78,12 @@ def newest(value: Any, env: int) -> Any:
     return value[env, -1]
 
 
+def _told_once(values: list) -> list:
+    """What only the reset of an episode told counts for all of it."""
+    once = values[0] is not None and all(value is None for value in values[1:])
+    return values[:1] * len(values) if once else values
+
+
 class Recorder:
     """Grows the columns of one running episode, one row per call of `add`.
 
@@ -118,7 +124,7 @@ class Recorder:
     def columns(self) -> dict[str, Any]:
         """The recorded columns with `action` moved to the row it was taken in."""
         columns: dict[str, Any] = {key: array[: self._rows] for key, array in self._arrays.items()}
-        columns.update(self._lists)
+        columns.update({key: _told_once(values) for key, values in self._lists.items()})
         if "action" in columns:
             # The stream holds the action that led to a row; its filler at reset becomes the last row's.
             columns["action"] = np.roll(columns["action"], -1, axis=0)

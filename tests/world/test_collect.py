@@ -7,6 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
@@ -118,6 +119,24 @@ def test_frame_rate_of_the_envs_is_noted_and_used(tmp_path, backend):
             world.collect(tmp_path / name, 1, seed=0, format="lerobot", progress=False, **options)
     assert load_dataset(tmp_path / "noted").metadata["render_fps"] == 50  # as Gymnasium says
     assert [load_dataset(tmp_path / name).fps for name in ("noted", "given")] == [50, 7]
+
+
+class Announcing(gym.Wrapper):
+    """Tells the length of an episode at its reset, and never again."""
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        return observation, {**info, "lengths": (self.env.unwrapped.length, 7)}
+
+
+def test_what_only_a_reset_tells_counts_for_the_episode(tmp_path):
+    with World("toy/Walk-v0", 2, (8, 8), verbose=0, pre_wrappers=[Announcing]) as world:
+        world.set_policy(RandomPolicy(seed=0))
+        world.collect(tmp_path / "walks.h5", 4, seed=0, progress=False)
+    dataset = load_dataset(tmp_path / "walks.h5")
+    told = dataset.get_col_data("lengths")
+    expected = np.repeat(dataset.lengths - 1, dataset.lengths)
+    np.testing.assert_array_equal(told, np.stack([expected, np.full_like(expected, 7)], axis=1))
 
 
 def test_another_run_cannot_be_resumed_by_mistake(tmp_path):
