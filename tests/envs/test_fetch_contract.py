@@ -85,7 +85,7 @@ class TestReachDict(DictContract):
 
 
 class Variant:
-    """Differs from a task above only in its reward or in how observations are packed: what neither touches is left out."""
+    """Differs from a task above in its reward or in how observations are packed: what neither touches is left out."""
 
     test_native_picture_size = test_pictures_have_the_size_asked_for = None
     test_picture_size_may_change_within_an_episode = test_rendering_changes_nothing = None
