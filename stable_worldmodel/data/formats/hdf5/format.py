@@ -119,7 +119,7 @@ class HDF5Dataset(Dataset):
                 batch_transform=batch_transform,
                 keys_to_load=keys_to_load,
             )
-            header = read_header(self.path, file.attrs.get(layout.ID_ATTRIBUTE)) if self.path else None
+            header = read_header(self.path, layout.identity_of(file)) if self.path else None
             self.metadata = header["metadata"] if header else {}
             if lost := lost_columns(header, columns):
                 raise ContractError(f"{location}: the columns {lost} that its journal describes cannot be read")

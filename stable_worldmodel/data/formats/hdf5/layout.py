@@ -182,6 +182,17 @@ def encode_texts(columns: Mapping[str, np.ndarray], widths: Mapping[str, int]) -
     return stored
 
 
+def identity_of(file: h5py.File) -> str | None:
+    """Return what ties the file to its journal; None for files of other programs."""
+    found = file.attrs.get(ID_ATTRIBUTE)
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _identify(file: h5py.File, dataset_id: str) -> None:
+    # Of fixed length: texts of any length lie in a heap, and the library loops for ever over one that is damaged.
+    file.attrs[ID_ATTRIBUTE] = np.bytes_(dataset_id)
+
+
 def create_file(path: Path, stored: Mapping[str, np.ndarray], unique: Collection[str] = ()) -> str:
     """Write a new file for episodes like `stored`, without a row yet, and return its identity.
 
@@ -195,7 +206,7 @@ def create_file(path: Path, stored: Mapping[str, np.ndarray], unique: Collection
     memory = io.BytesIO()
     # v110 is the oldest file version in which a reader can follow a writer (SWMR).
     with h5py.File(memory, "w", libver=("v110", "latest")) as file:
-        file.attrs[ID_ATTRIBUTE] = dataset_id
+        _identify(file, dataset_id)
         for name, values in stored.items():
             if name in unique:
                 _create_dataset(file, f"{name}/{FRAMES}", values.dtype, values.shape[1:])
@@ -257,11 +268,11 @@ def prepare_append(path: Path) -> str:
 
     with h5py.File(path, "r") as file:
         _check_appendable(file)
-        dataset_id = file.attrs.get(ID_ATTRIBUTE)
+        dataset_id = identity_of(file)
     if dataset_id is None:
         dataset_id = uuid.uuid4().hex
         with h5py.File(path, "r+") as file:
-            file.attrs[ID_ATTRIBUTE] = dataset_id
+            _identify(file, dataset_id)
     return dataset_id
 
 

@@ -15,6 +15,7 @@ from stable_worldmodel.data.formats.hdf5.writer import HDF5Writer
 from stable_worldmodel.data.journal import read_header, read_records
 from stable_worldmodel.data.lock import WriterLock, is_locked
 from stable_worldmodel.data.verify import Report
+from stable_worldmodel.errors import ContractError
 
 if TYPE_CHECKING:
     import h5py
@@ -31,7 +32,7 @@ def verify_file(path: Path, deep: bool, repair: bool) -> Report:
         report.episodes, report.rows = len(lengths), int(lengths.sum())
         good = check_index(lengths, offsets, report)
         good = min(good, _check_columns(file, offsets + lengths, live, report))
-        lost = lost_columns(read_header(path, file.attrs.get(layout.ID_ATTRIBUTE)), layout.columns_of(file))
+        lost = lost_columns(read_header(path, layout.identity_of(file)), layout.columns_of(file))
         if lost:
             report.faults.append(f"the columns {lost} cannot be read at all; restore the file from a copy")
         else:
@@ -52,11 +53,16 @@ def _keep(path: Path, episodes: int) -> None:
     with WriterLock(path):
         if needs_repair(path, read_superblock(path)):
             repair_superblock(path)
-        with layout.open_for_append(path) as file:
-            lengths, offsets = layout.episode_index(file)
-            rows = int((offsets + lengths)[:episodes].max(initial=0))
-            columns = layout.columns_of(file)
-            layout.cut(layout.datasets_of(file, columns), layout.sizes_of(columns, rows, episodes))
+        try:
+            with layout.open_for_append(path) as file:
+                lengths, offsets = layout.episode_index(file)
+                rows = int((offsets + lengths)[:episodes].max(initial=0))
+                columns = layout.columns_of(file)
+                layout.cut(layout.datasets_of(file, columns), layout.sizes_of(columns, rows, episodes))
+        except RuntimeError as error:  # the library's, about damage beyond the rows
+            raise ContractError(
+                f"{path}: too much is damaged to be cut off in place ({error}); convert it to save what can be read"
+            ) from error
     HDF5Writer(path).close()  # brings the journal in line
 
 
@@ -93,7 +99,7 @@ def _check_journal(file: h5py.File, deep: bool, lengths: np.ndarray, offsets: np
     """Return the number of leading episodes that agree with the journal, where it describes them."""
     columns = layout.columns_of(file)
     images = {name for name, stored in columns.items() if stored.column.kind == "image"}
-    for record in read_records(report.path, file.attrs.get(layout.ID_ATTRIBUTE)):
+    for record in read_records(report.path, layout.identity_of(file)):
         if record["kind"] != "episode" or record["i"] >= len(lengths):
             continue
         i = record["i"]
