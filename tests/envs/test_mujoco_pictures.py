@@ -232,3 +232,26 @@ def test_another_thread_is_refused() -> None:
     thread.start()
     thread.join()
     assert "thread" in str(errors[0])
+
+
+_ORDER = """
+import gymnasium as gym
+import stable_worldmodel.envs
+
+def picture(id):
+    env = gym.make(id, render_mode="rgb_array", disable_env_checker=True).unwrapped
+    env.render_shape = (32, 32)
+    env.reset(seed=0, options={"variation": []})
+    return env.render().tobytes()
+
+ids = ["swm/OGBCube-v0", "swm/OGBMaze-v0", "swm/ReacherDMControl-v0"]
+first = [picture(id) for id in ids]
+assert [picture(id) for id in ids] == first
+assert [picture(id) for id in reversed(ids)] == first[::-1]
+"""
+
+
+@pytest.mark.slow
+def test_what_was_drawn_before_leaves_no_light_behind() -> None:
+    pytest.importorskip("ogbench")
+    subprocess.run([sys.executable, "-c", _ORDER], check=True, timeout=300)

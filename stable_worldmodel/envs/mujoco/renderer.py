@@ -31,6 +31,12 @@ class _Shared:
     users: int = 0
 
 
+class _Drawn:
+    """What was drawn last in this process."""
+
+    digest: str | None = None
+
+
 _shared: dict[tuple, _Shared] = {}
 Look = Callable[[int], Any]  # longest side of a picture -> the model to take meshes and textures from
 
@@ -118,6 +124,9 @@ class Renderer:
         upside_down = np.empty_like(out, order="C")
         mujoco.mjr_setBuffer(int(mujoco.mjtFramebuffer.mjFB_OFFSCREEN), context)
         common = {texture: int(context.texture[texture]) for texture in self._own}
+        if _Drawn.digest != self._digest:
+            _forget_lights()
+            _Drawn.digest = self._digest
         try:
             self._bind_own_textures(context)
             mujoco.mjr_render(viewport, self._scene, context)
@@ -188,6 +197,27 @@ def _forget_errors() -> None:
 
     while GL.glGetError():
         pass
+
+
+def _forget_lights() -> None:
+    """Give all lights the parameters that they have in a new GL context.
+
+    MuJoCo sets those of spot lights only, and a directional light would shine through the cone that a spot light of
+    another model has left behind.
+    """
+    from OpenGL import GL
+
+    defaults = {
+        GL.GL_SPOT_EXPONENT: 0.0,
+        GL.GL_SPOT_CUTOFF: 180.0,
+        GL.GL_CONSTANT_ATTENUATION: 1.0,
+        GL.GL_LINEAR_ATTENUATION: 0.0,
+        GL.GL_QUADRATIC_ATTENUATION: 0.0,
+    }
+    _forget_errors()
+    for light in range(GL.GL_LIGHT0, GL.GL_LIGHT0 + 8):
+        for parameter, value in defaults.items():
+            GL.glLightf(light, parameter, value)
 
 
 def digest_of(model: Any) -> str:
