@@ -10,6 +10,7 @@ import pytest
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation import Evaluation, Grid
+from stable_worldmodel.evaluation.evaluation import from_dict
 from stable_worldmodel.evaluation.grid import FILE, factor_names, read_rows, run_cell
 
 ENV = "swm/TwoRoom-v1"
@@ -100,8 +101,11 @@ def test_wrong_factors_and_damaged_files_are_named(tmp_path: Path) -> None:
         read_rows(tmp_path / FILE)
 
 
-def test_a_cell_is_plain_data() -> None:
-    cell = grid().cells()[0]
-    job = json.loads(json.dumps({"cell": {"factor": cell.factor, "evaluation": cell.evaluation.to_dict()}}))
-    assert job["cell"]["evaluation"]["subject"] == "random"
-    assert callable(run_cell)
+def test_a_cell_can_be_sent_as_json(tmp_path: Path) -> None:
+    cell = grid().cells()[2]
+    job = {"cell": {"factor": cell.factor, "evaluation": cell.evaluation.to_dict()}, "folder": str(tmp_path)}
+    sent = json.loads(json.dumps(job))
+    assert from_dict(sent["cell"]["evaluation"]) == cell.evaluation
+    row = run_cell(sent)
+    assert {name: row[name] for name in cell.place} == cell.place
+    assert (row["digest"], row["episodes"]) == (cell.evaluation.digest, 3)
