@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stable_worldmodel.planning.trace import Decision, TracedSolver
 
 ORACLE = "oracle"
-# Name -> class in `stable_worldmodel.solver`, and what options left out mean: samples, iterations, elites.
-_SOLVERS = {"cem": "CEMSolver", "icem": "ICEMSolver", "mppi": "MPPISolver", "categorical": "CategoricalCEMSolver"}
+# What options left out mean: samples, iterations, elites.
+_SOLVERS = ("cem", "icem", "mppi", "categorical_cem")  # of `evaluation.subjects`, those with these options
 _BUDGETS = {"model": (300, 30, 30), ORACLE: (64, 4, 16)}
 
 
@@ -36,7 +36,7 @@ def plan(
     goal_offset: Annotated[int | None, typer.Option(min=1, help="Steps from start to goal in the recording.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Steps allowed to reach it.")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="cem, icem, mppi; categorical.", show_default="cem; oracle mppi")
+        str | None, typer.Option(help="cem, icem, mppi; categorical_cem.", show_default="cem; oracle mppi")
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Candidates per iteration.", show_default="300")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, show_default="30; oracle 4")] = None,
@@ -188,6 +188,7 @@ def _session(
     evaluation: Evaluation, world: Any, cost: Any, name: str, sizes: dict[str, int], plan: dict[str, Any], process: Any
 ) -> _Session:
     from stable_worldmodel import solver as solvers
+    from stable_worldmodel.evaluation.subjects import SOLVERS
     from stable_worldmodel.planning.diagnostics import recorders
     from stable_worldmodel.planning.trace import TracedSolver
     from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
@@ -198,14 +199,14 @@ def _session(
     discrete = is_discrete(world.single_action_space)
     if discrete and is_oracle:
         raise ContractError("the oracle plans continuous actions: expected an environment with a Box of them")
-    name = "categorical" if discrete else name
-    if name not in _SOLVERS or (name == "categorical" and not discrete):
+    name = "categorical_cem" if discrete else name
+    if name not in _SOLVERS or (name == "categorical_cem" and not discrete):
         raise ContractError(f"--solver {name}: expected one of {', '.join(_SOLVERS)}, the last for discrete actions")
     callbacks = [entry for entry in recorders() if not (discrete and isinstance(entry, VarNormRecorder))]
     settings: dict[str, Any] = {**sizes, "seed": evaluation.protocol.seed}
     if is_oracle:
         settings["return_mean"] = False  # the simulator is exact, so the best plan seen is what it was seen to be
-    made = getattr(solvers, _SOLVERS[name])(cost=cost, device=evaluation.device, callbacks=callbacks, **settings)
+    made = getattr(solvers, SOLVERS[name])(cost=cost, device=evaluation.device, callbacks=callbacks, **settings)
     traced = TracedSolver(made)
     config = PlanConfig(plan["horizon"] or 5, 1, action_block=plan["action_block"])
     policy = WorldModelPolicy(traced, config, process=process)
