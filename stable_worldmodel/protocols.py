@@ -6,7 +6,7 @@ env steps each, A the flattened size of one macro action, T the time axis of an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -155,4 +155,20 @@ class EpisodeReader(Protocol):
         self, episode: int, start: int, stop: int, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Rows [start, stop) of one episode at stride 1: images (rows, H, W, C), numbers as stored."""
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Where jobs run: in this process, in others, on a Ray cluster, through SLURM."""
+
+    def __call__(
+        self, function: Callable[[Any], Any], jobs: Sequence[Any], tick: Callable[[], None] | None = None
+    ) -> Iterator[Any]:
+        """Yield `function(job)` of every job as they finish, in any order, anywhere.
+
+        `function` is a module's own function that may run twice for one job (after the loss of a worker) and gives the
+        same result then. `tick` is called about once a second while waiting. An error of a job is raised here, once the
+        others that run have ended; jobs that did not start are given up.
+        """
         ...
