@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,46 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from stable_worldmodel.data import load_dataset
 from stable_worldmodel.planning import MPPISolver
-from stable_worldmodel.planning.simulator import Row, SimulatorCost
+from stable_worldmodel.planning.oracle import oracle_cost, oracle_for
 from stable_worldmodel.policy import PlanConfig, RandomPolicy, WorldModelPolicy
-from stable_worldmodel.protocols import Info
 from stable_worldmodel.world import World
 
 OFFSET, BUDGET, BLOCK = 25, 50, 5
-
-
-def remaining_way(env: gym.Env, infos: list[Info], row: Row) -> float:
-    """TwoRoom: the shortest way that is left at the end of the plan, in px; and a little for every step."""
-    from stable_worldmodel.envs.two_room.geometry import WALL_CENTER, shortest_way
-
-    layout = env.unwrapped.layout()  # type: ignore[attr-defined]
-    position, goal = infos[-1]["state"], row["goal_state"]
-    same_side = (position[layout.across] < WALL_CENTER) == (goal[layout.across] < WALL_CENTER)
-    way = None if same_side else shortest_way(layout, position, goal)
-    return (math.dist(position, goal) if way is None else way) + 0.1 * len(infos)
-
-
-def pose_error(env: gym.Env, infos: list[Info], row: Row) -> float:
-    """PushT: the least error on the way, in units of 20 px and 20 degrees, and a little of the mean error."""
-    poses = np.array([[*info["pos_agent"], *info["block_pose"]] for info in infos])  # (t, 5)
-    error = poses - row["goal_state"][:5]
-    error[:, 4] = (error[:, 4] + math.pi) % (2 * math.pi) - math.pi
-    squares = ((error[:, :4] / 20) ** 2).sum(axis=1) + (error[:, 4] / math.radians(20)) ** 2
-    return float(squares.min() + 0.05 * squares.mean())
 
 
 @dataclass(frozen=True)
 class Task:
     env_id: str
     recorder: Callable[[], Any]
-    score: Callable[[gym.Env, list[Info], Row], float]
-    solver: dict[str, Any]
-    action_scale: float  # deviation of the first candidates
 
 
 def pusht_recorder() -> Any:
@@ -73,8 +47,8 @@ def two_room_recorder() -> Any:
 
 
 TASKS = {
-    "two_room": Task("swm/TwoRoom-v1", two_room_recorder, remaining_way, {"num_samples": 64, "n_steps": 4}, 1.0),
-    "pusht": Task("swm/PushT-v1", pusht_recorder, pose_error, {"num_samples": 128, "n_steps": 8}, 0.5),
+    "two_room": Task("swm/TwoRoom-v1", two_room_recorder),
+    "pusht": Task("swm/PushT-v1", pusht_recorder),
 }
 
 
@@ -94,8 +68,9 @@ def measure(name: str, items: int, workers: int, num_envs: int) -> dict[str, Any
         usable = np.flatnonzero(lengths > OFFSET)
         episodes = rng.choice(usable, items)
         starts = [int(rng.integers(0, lengths[episode] - OFFSET)) for episode in episodes]
-        cost = SimulatorCost(task.env_id, task.score, action_block=BLOCK, workers=workers)
-        solver = MPPISolver(cost=cost, topk=16, var_scale=task.action_scale, return_mean=False, **task.solver)
+        cost = oracle_cost(task.env_id, action_block=BLOCK, workers=workers)
+        settings = oracle_for(task.env_id).solver_settings()
+        solver = MPPISolver(cost=cost, **settings)
         results = {}
         policies = {"oracle": WorldModelPolicy(solver, PlanConfig(5, 1, action_block=BLOCK)), "random": RandomPolicy(0)}
         begun = time.perf_counter()
@@ -123,7 +98,7 @@ def measure(name: str, items: int, workers: int, num_envs: int) -> dict[str, Any
         "success": round(100 * float(np.mean(results["oracle"])), 1),
         "random": round(100 * float(np.mean(results["random"])), 1),
         "seconds_per_item": round(seconds / items, 2),
-        "solver": {**task.solver, "topk": 16, "var_scale": task.action_scale, "receding_horizon": 1},
+        "solver": {**settings, "receding_horizon": 1},
         "failed": [i for i, flag in enumerate(results["oracle"]) if not flag],
     }
 

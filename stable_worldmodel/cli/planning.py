@@ -12,15 +12,14 @@ import typer
 
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 from stable_worldmodel.errors import ContractError
+from stable_worldmodel.evaluation.names import ORACLE
 
 if TYPE_CHECKING:
     from stable_worldmodel.evaluation import Evaluation
     from stable_worldmodel.planning.trace import Decision, TracedSolver
 
-ORACLE = "oracle"
-# What options left out mean: samples, iterations, elites.
 _SOLVERS = ("cem", "icem", "mppi", "categorical_cem")  # of `evaluation.subjects`, those with these options
-_BUDGETS = {"model": (300, 30, 30), ORACLE: (64, 4, 16)}
+_BUDGET = (300, 30, 30)  # samples, iterations and elites with a model
 
 
 def plan(
@@ -60,6 +59,7 @@ def plan(
     """
     from stable_worldmodel.data import load_dataset
     from stable_worldmodel.errors import require
+    from stable_worldmodel.planning.oracle import oracle_for
 
     require("matplotlib", "report")
     changes = {"env": env, "dataset": dataset, "goal_offset": goal_offset, "eval_budget": budget}
@@ -72,8 +72,9 @@ def plan(
         evaluation = replace(evaluation, protocol=replace(evaluation.protocol, image_shape=(shape[0], shape[1])))
     chosen = _chosen_pairs(pair or [], pairs, recording, evaluation)
     settings = {"num_samples": samples, "n_steps": iterations, "topk": elites}
-    budgets = zip(settings, _BUDGETS[ORACLE if model == ORACLE else "model"], strict=True)
-    sizes = {name: settings[name] or default for name, default in budgets}
+    oracle = oracle_for(evaluation.protocol.env["id"])
+    budget_of = (oracle.num_samples, oracle.n_steps, oracle.topk) if model == ORACLE else _BUDGET
+    sizes = {name: settings[name] or default for name, default in zip(settings, budget_of, strict=True)}
     sizes["topk"] = sizes["topk"] if elites else min(sizes["topk"], sizes["num_samples"])
     with evaluation.world(1, 2 * evaluation.protocol.eval_budget) as world:
         setup = _oracle if model == ORACLE else _with_model
@@ -175,12 +176,11 @@ def _oracle(
     evaluation: Evaluation, world: Any, solver: str | None, sizes: dict[str, int], plan: dict[str, Any], workers: Any
 ) -> _Session:
     """Plan with the env itself."""
-    from stable_worldmodel.planning.simulator import SimulatorCost
+    from stable_worldmodel.planning.oracle import oracle_cost
 
     plan = {**plan, "action_block": plan["action_block"] or 5}
-    backend = "sync" if workers == 1 else "process"
-    make_env = _factory(evaluation)
-    cost = SimulatorCost(make_env, action_block=plan["action_block"], workers=workers, backend=backend)
+    env = evaluation.protocol.env
+    cost = oracle_cost(env["id"], env.get("arguments"), action_block=plan["action_block"], workers=workers)
     return _session(evaluation, world, cost, solver or "mppi", sizes, plan, {})
 
 
@@ -188,8 +188,10 @@ def _session(
     evaluation: Evaluation, world: Any, cost: Any, name: str, sizes: dict[str, int], plan: dict[str, Any], process: Any
 ) -> _Session:
     from stable_worldmodel import solver as solvers
-    from stable_worldmodel.evaluation.subjects import SOLVERS
+    from stable_worldmodel.evaluation.names import SOLVERS
     from stable_worldmodel.planning.diagnostics import recorders
+    from stable_worldmodel.planning.oracle import oracle_for
+    from stable_worldmodel.planning.simulator import env_factory
     from stable_worldmodel.planning.trace import TracedSolver
     from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
     from stable_worldmodel.solver.callbacks import VarNormRecorder
@@ -205,7 +207,7 @@ def _session(
     callbacks = [entry for entry in recorders() if not (discrete and isinstance(entry, VarNormRecorder))]
     settings: dict[str, Any] = {**sizes, "seed": evaluation.protocol.seed}
     if is_oracle:
-        settings["return_mean"] = False  # the simulator is exact, so the best plan seen is what it was seen to be
+        settings = {**oracle_for(evaluation.protocol.env["id"]).solver_settings(), **settings}
     made = getattr(solvers, SOLVERS[name])(cost=cost, device=evaluation.device, callbacks=callbacks, **settings)
     traced = TracedSolver(made)
     config = PlanConfig(plan["horizon"] or 5, 1, action_block=plan["action_block"])
@@ -213,7 +215,8 @@ def _session(
     world.set_policy(policy)
     shown = {"solver": name, **settings, "horizon": config.horizon, "action_block": config.action_block}
     close = getattr(cost, "close", lambda: None)
-    return _Session(cost, traced, policy, close, is_oracle, _factory(evaluation), shown)
+    env = evaluation.protocol.env
+    return _Session(cost, traced, policy, close, is_oracle, env_factory(env["id"], env.get("arguments")), shown)
 
 
 def _run(session: _Session, world: Any, recording: Any, evaluation: Evaluation, episode: int, start: int) -> _Report:
@@ -295,20 +298,3 @@ def _print(
         ]
     )
     typer.echo("\n".join(str(file) for file in files))
-
-
-def _factory(evaluation: Evaluation) -> Any:
-    """A function that makes one env of the evaluation, without rendering."""
-    import gymnasium as gym
-
-    env_id = evaluation.protocol.env["id"]
-    arguments = dict(evaluation.protocol.env.get("arguments") or {})
-    for name in ("render_mode", "max_episode_steps"):
-        arguments.pop(name, None)
-
-    def make() -> gym.Env:
-        import stable_worldmodel.envs  # noqa: F401  registers the ids, also in a worker
-
-        return gym.make(env_id, render_mode=None, disable_env_checker=True, **arguments)
-
-    return make

@@ -33,9 +33,10 @@ class Evaluation:
     Raises ContractError for values that cannot be evaluated.
     """
 
-    subject: str  # a checkpoint, or a policy: random, noop, replay, expert ...
+    subject: str  # a checkpoint, or a policy: random, noop, replay, expert, oracle ...
     protocol: EvalProtocol = field(default_factory=EvalProtocol)
     recorder: str | None = None  # record the episodes to start from anew, with this policy
+    split_of: str | None = None  # the checkpoint whose held-out episodes give the pairs; None: the subject's own
     variation: tuple[str, ...] = ()  # factors drawn anew in every episode
     num_envs: int = 50  # played side by side; decides nothing but speed and memory
     device: str = "cpu"
@@ -114,12 +115,15 @@ class Evaluation:
             NotFoundError, ContractError, MissingKeyError: before the first step, naming what is wrong.
         """
         acting = subjects.load(self.subject, self.protocol, self.device)
-        if not self.from_recording:
-            options = {"variation": list(self.variation)} if self.variation else None
-            results = run_episodes(self, acting, options, video, progress)
-        else:
-            dataset = self._dataset(Path(folder) if folder is not None else None, progress)
-            results = run_pairs(self, acting, dataset, self._pairs(dataset, acting), video, progress)
+        try:
+            if not self.from_recording:
+                options = {"variation": list(self.variation)} if self.variation else None
+                results = run_episodes(self, acting, options, video, progress)
+            else:
+                dataset = self._dataset(Path(folder) if folder is not None else None, progress)
+                results = run_pairs(self, acting, dataset, self._pairs(dataset, acting), video, progress)
+        finally:
+            acting.close()
         results.protocol["evaluation"] = self.to_dict()
         return results
 
@@ -133,8 +137,9 @@ class Evaluation:
 
     def _pairs(self, dataset: Any, acting: subjects.Subject) -> Pairs:
         """Pairs from the part of the data that the protocol names, if the dataset is that which was split."""
-        part = acting.split.get(self.protocol.part)
-        total = sum(map(len, acting.split.values()))
+        split = acting.split if self.split_of is None else subjects.split_of(self.split_of)
+        part = split.get(self.protocol.part)
+        total = sum(map(len, split.values()))
         held_out = self.recorder is None and part is not None and total == len(dataset.lengths)
         episodes = part if held_out else range(len(dataset.lengths))
         protocol = self.protocol
@@ -168,7 +173,7 @@ class Evaluation:
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-_OWN = {"recorder", "variation", "num_envs", "device"}
+_OWN = {"recorder", "split_of", "variation", "num_envs", "device"}
 _PROTOCOL = set(EvalProtocol.__dataclass_fields__)
 
 

@@ -9,25 +9,10 @@ from typing import Any
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation.floors import NoopPolicy, ReplayPolicy
+from stable_worldmodel.evaluation.names import NAMED, ORACLE, SOLVERS
 from stable_worldmodel.policy import BasePolicy
-from stable_worldmodel.policy.named import SCRIPTED, make_policy
+from stable_worldmodel.policy.named import make_policy
 from stable_worldmodel.train.protocol import EvalProtocol
-
-FLOORS = ("random", "noop", "replay")
-NAMED = (*FLOORS, *SCRIPTED)
-
-# Name in a protocol -> class in `stable_worldmodel.solver`.
-SOLVERS = {
-    "cem": "CEMSolver",
-    "icem": "ICEMSolver",
-    "mppi": "MPPISolver",
-    "predictive": "PredictiveSamplingSolver",
-    "random": "RandomSolver",
-    "gradient": "GradientSolver",
-    "pgd": "PGDSolver",
-    "categorical_cem": "CategoricalCEMSolver",
-    "nevergrad": "NevergradSolver",
-}
 
 
 @dataclass(frozen=True)
@@ -36,6 +21,7 @@ class Subject:
 
     policy: Callable[[Sequence[Any] | None], BasePolicy]
     split: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of the data that it was trained on
+    close: Callable[[], None] = lambda: None
 
 
 def protocol_of(name: str) -> EvalProtocol:
@@ -67,6 +53,8 @@ def load(name: str, protocol: EvalProtocol, device: str = "cpu") -> Subject:
         return Subject(lambda actions: NoopPolicy())
     if name == "replay":
         return Subject(lambda actions: ReplayPolicy(actions or ()))
+    if name == ORACLE:
+        return _oracle(protocol)
     if name in NAMED:
         return Subject(lambda actions: make_policy(name, env_id, seed=seed))
     from stable_worldmodel.wm.checkpoint import load_checkpoint
@@ -74,6 +62,27 @@ def load(name: str, protocol: EvalProtocol, device: str = "cpu") -> Subject:
     checkpoint = load_checkpoint(name)
     policy = _policy_of(checkpoint, protocol, device)
     return Subject(lambda actions: policy, checkpoint.split)
+
+
+def split_of(name: str) -> Mapping[str, Sequence[int]]:
+    """Episodes per part of the data that a checkpoint was trained on; nothing for other policies."""
+    if name in NAMED:
+        return {}
+    from stable_worldmodel.wm.checkpoint import checkpoint_info
+
+    return checkpoint_info(name)["split"]
+
+
+def _oracle(protocol: EvalProtocol) -> Subject:
+    """MPPI with the env as its own model. ContractError for an env without a Box of actions."""
+    from stable_worldmodel.planning.oracle import oracle_cost, oracle_for
+    from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
+    from stable_worldmodel.solver import MPPISolver
+
+    block, env = 5, protocol.env
+    cost = oracle_cost(env["id"], env.get("arguments"), action_block=block)
+    solver = MPPISolver(cost=cost, seed=protocol.seed, **oracle_for(env["id"]).solver_settings())
+    return Subject(lambda actions: WorldModelPolicy(solver, PlanConfig(5, 1, action_block=block)), close=cost.close)
 
 
 def _policy_of(checkpoint: Any, protocol: EvalProtocol, device: str) -> BasePolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -79,7 +79,7 @@ class SimulatorCost:
         self.keys = keys
         self.action_block = action_block
         self.scaler = scaler
-        factory = make_env if callable(make_env) else _factory(make_env)
+        factory = make_env if callable(make_env) else env_factory(make_env)
         count = workers or cpu_count()
         self._pool = make_pool([lambda: Sandbox(factory, score, begin, rewind)] * count, backend=backend)
 
@@ -173,11 +173,14 @@ class Sandbox(gym.Env):
         self._env.close()
 
 
-def _factory(env_id: str) -> Callable[[], gym.Env]:
+def env_factory(env_id: str, arguments: Mapping[str, Any] | None = None) -> Callable[[], gym.Env]:
+    """A function that makes one env without rendering and with its own time limit, in whatever process it runs."""
+    given = {key: value for key, value in (arguments or {}).items() if key not in ("render_mode", "max_episode_steps")}
+
     def make() -> gym.Env:
         import stable_worldmodel.envs  # noqa: F401  registers the ids, also in a worker
 
-        return gym.make(env_id, render_mode=None, disable_env_checker=True)
+        return gym.make(env_id, render_mode=None, disable_env_checker=True, **given)
 
     return make
 

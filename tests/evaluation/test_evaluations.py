@@ -69,6 +69,24 @@ def test_blocks_of_any_width_score_the_same(subject: str, rooms: Path, checkpoin
     assert in_blocks["episode_count"] == 5
 
 
+def test_floors_are_scored_on_the_held_out_pairs_of_their_checkpoint(checkpoint: Path, rooms: Path) -> None:
+    leader = Evaluation.of(checkpoint)
+    pairs = leader.run().protocol["episodes_idx"]
+    floor = Evaluation(**{**vars(leader), "subject": "noop", "split_of": str(checkpoint)})
+    assert floor.run().protocol["episodes_idx"] == pairs
+    assert set(pairs) <= set(range(20, 30)), "only held-out episodes"
+    alone = Evaluation(**{**vars(leader), "subject": "noop"})
+    assert not set(alone.run().protocol["episodes_idx"]) <= set(range(20, 30))
+
+
+def test_the_oracle_plans_with_the_environment(rooms: Path) -> None:
+    results = Evaluation.of("oracle", dataset=rooms, episodes=4, goal_offset=15, eval_budget=30).run()
+    assert results["success_rate"] == 100.0
+    assert (
+        Evaluation.of("noop", dataset=rooms, episodes=4, goal_offset=15, eval_budget=30).run()["success_rate"] < 100.0
+    )
+
+
 def test_a_checkpoint_alone_suffices(checkpoint: Path, rooms: Path) -> None:
     evaluation = Evaluation.of(checkpoint)
     results = evaluation.run()
