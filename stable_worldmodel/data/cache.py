@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 
 from stable_worldmodel.errors import ContractError, NotFoundError
 from stable_worldmodel.utils.files import cache_root
+from stable_worldmodel.utils.suggest import nearest_entry
 
 DATASET_SUFFIXES = (".h5", ".hdf5", ".lance")
 DATASETS, CHECKPOINTS, PREVIEWS = FOLDERS = ("datasets", "checkpoints", "previews")  # of the cache root
@@ -77,7 +78,8 @@ def dataset_path(name: PathLike, cache_dir: PathLike | None = None) -> Path:
     found = first_dataset(tried) or next((place for place in tried if place.exists()), None)
     if found is None:
         places = "\n  ".join(map(str, tried))
-        raise NotFoundError(f"dataset {str(name)!r} was not found; looked for:\n  {places}")
+        hint = nearest_entry(path.name, (place.parent for place in tried))
+        raise NotFoundError(f"dataset {str(name)!r} was not found; looked for:\n  {places}{hint}")
     if root is not None and found.is_relative_to(root) and not found.is_relative_to(Path.cwd() / path.parent):
         inside(root, str(found.relative_to(root)))
     return found
@@ -111,3 +113,8 @@ def new_dataset_path(name: str, cache_dir: PathLike | None = None, suffix: str =
     Raises ContractError for names that leave the root, also through symbolic links.
     """
     return inside(get_cache_dir(cache_dir), f"{validate_name(name)}{suffix}")
+
+
+def features_path(dataset: Path) -> Path:
+    """The folder beside `dataset` in which training keeps features of its images."""
+    return dataset.with_name(f"{dataset.name}.features")

@@ -18,6 +18,7 @@ from stable_worldmodel.data.cache import (
     DATASETS,
     FOLDERS,
     dataset_places,
+    features_path,
     first_dataset,
     get_cache_dir,
     inside,
@@ -122,7 +123,8 @@ def delete_dataset(name: str) -> bool:
         print(f"Error: no dataset {name!r} in {root}; there are {list_datasets()}")
         return False
     inside(path.parent, path.name)
-    beside = [] if path.is_symlink() else format_of(path).side_files(path)  # of a link only the link goes
+    # Of a link only the link goes.
+    beside = [] if path.is_symlink() else [*format_of(path).side_files(path), features_path(path)]
     try:
         with WriterLock(path):
             for part in [path, *beside]:  # the dataset first: what is beside it means nothing without it
@@ -145,7 +147,7 @@ def _dataset_entries() -> Iterator[Path]:
         if not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
-            hidden = path.name.startswith(".") or path.name.endswith(".partial")
+            hidden = path.name.startswith(".") or path.name.endswith((".partial", ".shards"))
             if not hidden and not (folder == root and path.name in FOLDERS) and detect_format(path):
                 yield path
 

@@ -23,18 +23,21 @@ class GoalDataset(WrappedDataset):
 
     goal_probabilities: of the kinds of goal. `current` is row c of the window's episode; `geometric future` is row
         c + k*K with k ~ Geom(1 - gamma) from 1 on, cut at the last such row; `uniform future` has k uniform over these
-        rows; `random` is any row of the dataset.
+        rows; `random` is any row of `episodes`.
     current_goal_offset: c is the row of this many-th observation of the window; default: the last one, `num_steps`.
     goal_keys: source column -> name of the goal; default: `pixels` as `goal_pixels` and `proprio` as `goal_proprio`,
         where the dataset has them. A column that has such a name already is replaced.
     seed: of the draws; None takes one from the operating system.
+    episodes: those that random goals come from, such as one part of a split, which then never shows a frame of another
+        part; default: all. Which windows there are does not depend on it.
 
     When a goal may lie in the future, only windows with c + K inside their episode are counted. The goal of window i
     is a function of (seed, epoch, i): it depends neither on the order of access nor on the worker that reads it. Call
     `set_epoch` for other goals, before the workers of a DataLoader start.
 
     Goals pass through the transforms of `dataset` as windows of one step. Raises ContractError for probabilities that
-    are not four numbers >= 0 with sum 1, gamma outside [0, 1), no source column, or no window left.
+    are not four numbers >= 0 with sum 1, gamma outside [0, 1), no source column, or no window left, and for `episodes`
+    that the dataset does not have or that have no row.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class GoalDataset(WrappedDataset):
         current_goal_offset: int | None = None,
         goal_keys: Mapping[str, str] | None = None,
         seed: int | None = None,
+        episodes: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         self.goal_probabilities = _check_probabilities(goal_probabilities)
         ends = np.cumsum(self.goal_probabilities)
@@ -55,6 +59,8 @@ class GoalDataset(WrappedDataset):
         self.current_goal_offset = dataset.num_steps if current_goal_offset is None else int(current_goal_offset)
         if self.current_goal_offset < 1:
             raise ContractError(f"current_goal_offset={current_goal_offset}: expected >= 1")
+        self._drawn_from = _check_episodes(episodes, dataset)
+        self._drawn_ends = np.cumsum(dataset.lengths[self._drawn_from])  # of their rows, counted over them in order
         self._arguments = (goal_probabilities, gamma, current_goal_offset, goal_keys)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self.epoch = 0
@@ -97,7 +103,7 @@ class GoalDataset(WrappedDataset):
 
     def with_windows(self, num_steps: int, frameskip: int = 1, *, keys_to_load: Sequence[str] | None = None) -> Dataset:
         inner = self.dataset.with_windows(num_steps, frameskip, keys_to_load=keys_to_load)
-        view = GoalDataset(inner, *self._arguments, seed=self.seed)
+        view = GoalDataset(inner, *self._arguments, seed=self.seed, episodes=self._drawn_from)
         view.transform, view.batch_transform, view.epoch = self.transform, self.batch_transform, self.epoch
         return view
 
@@ -119,7 +125,14 @@ class GoalDataset(WrappedDataset):
             geometric = 1 + np.floor(np.log1p(-where) / np.log(self.gamma))
         steps = np.select([kind == 1, kind == 2], [np.minimum(geometric, last), 1 + np.floor(where * last)], 0)
         rows = self._goals._index.number(episode, current + steps.astype(np.int64) * self.frameskip)
-        return np.where(kind == 0, (where * len(self._goals)).astype(np.int64), rows)
+        return np.where(kind == 0, self._random_rows(where), rows)
+
+    def _random_rows(self, where: np.ndarray) -> np.ndarray:
+        """Return row numbers, as `_draw` does, for uniform numbers `where` in [0, 1)."""
+        drawn = (where * self._drawn_ends[-1]).astype(np.int64)
+        place = np.searchsorted(self._drawn_ends, drawn, side="right")
+        episode = self._drawn_from[place]
+        return self._goals._index.number(episode, drawn - (self._drawn_ends[place] - self.lengths[episode]))
 
     def _read_items(self, indices: Sequence[int] | np.ndarray) -> list[Item]:
         goals = self._goals.__getitems__(self._draw(np.asarray(indices)))
@@ -158,3 +171,15 @@ def _check_probabilities(values: Sequence[float]) -> np.ndarray:
     if array.shape != (len(GOAL_KINDS),) or not (array >= 0).all() or not np.isclose(array.sum(), 1):
         raise ContractError(f"goal_probabilities={values}: expected four numbers >= 0 with sum 1, for {GOAL_KINDS}")
     return array
+
+
+def _check_episodes(episodes: Sequence[int] | np.ndarray | None, dataset: Dataset) -> np.ndarray:
+    """Return the episodes of random goals, int64."""
+    if episodes is None:
+        return np.arange(dataset.num_episodes)
+    chosen = np.asarray(episodes, dtype=np.int64).reshape(-1)
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= dataset.num_episodes):
+        raise ContractError(f"episodes {chosen.min()}..{chosen.max()}: expected within [0, {dataset.num_episodes})")
+    if not dataset.lengths[chosen].sum():
+        raise ContractError(f"the {len(chosen)} episodes for random goals have no row: expected at least one")
+    return chosen

@@ -24,6 +24,8 @@ class WindowIndex:
     no window: one warning tells how many, ContractError when no window is left at all. `check=False` leaves out both.
 
     needed_rows: rows of its episode that there must be from a window's first row on, where that is more than the span.
+    to_end: windows may also end within the actions that follow their last observation, at the latest where that is the
+        last row of the episode. What is missing of these actions repeats the last row, whose action is a filler.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class WindowIndex:
         frameskip: int = 1,
         *,
         needed_rows: int = 0,
+        to_end: bool = False,
         check: bool = True,
     ) -> None:
         if num_steps < 1 or frameskip < 1:
@@ -42,7 +45,8 @@ class WindowIndex:
         self.frameskip = int(frameskip)
         self.span = self.num_steps * self.frameskip
         self._offsets = np.asarray(offsets, dtype=np.int64)
-        self._needed = max(self.span, int(needed_rows))
+        self._last_rows = self._offsets + np.asarray(lengths, dtype=np.int64) - 1 if to_end else None  # (E,)
+        self._needed = max(self.span - self.frameskip + 1 if to_end else self.span, int(needed_rows))
         self._counts = np.maximum(np.asarray(lengths, dtype=np.int64) - self._needed + 1, 0)  # (E,)
         self._ends = np.cumsum(self._counts)  # (E,)
         if check:
@@ -55,6 +59,8 @@ class WindowIndex:
         joined._offsets = np.concatenate([part._offsets + row for part, row in zip(parts, first_rows, strict=True)])
         joined._counts = np.concatenate([part._counts for part in parts])
         joined._ends = np.cumsum(joined._counts)
+        if all(part._last_rows is not None for part in parts):
+            joined._last_rows = np.concatenate([p._last_rows + row for p, row in zip(parts, first_rows, strict=True)])
         return joined
 
     @property
@@ -97,7 +103,10 @@ class WindowIndex:
         """Return the dataset rows of the observations (B, T) and of the actions (B, T*K), int64."""
         episode, start = self.locate(windows)
         first = (self._offsets[episode] + start)[:, None]
-        return first + np.arange(0, self.span, self.frameskip), first + np.arange(self.span)
+        actions = first + np.arange(self.span)
+        if self._last_rows is not None:
+            actions = np.minimum(actions, self._last_rows[episode][:, None])
+        return first + np.arange(0, self.span, self.frameskip), actions
 
     def number(self, episodes: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Return the window that begins at row `starts` of `episodes`, int64: what `locate` undoes. Not checked."""

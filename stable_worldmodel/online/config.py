@@ -47,6 +47,8 @@ class OnlineConfig:
         kind = self.train.model.model_type
         if kind not in MODELS:
             raise ContractError(f"{kind} does not act for rewards: online training is for {' and '.join(MODELS)}")
+        if getattr(self.train.model, "goals", False):
+            raise ContractError("goals=True: drawn goals are for recorded episodes; online the env gives the rewards")
         if self.train.frameskip != 1:
             raise ContractError(f"frameskip={self.train.frameskip}: expected 1, the actor decides at every env step")
         if self.buffer_steps < self.max_episode_steps + 1:

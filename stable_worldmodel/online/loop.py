@@ -71,9 +71,12 @@ def train_online(config: OnlineConfig, out_dir: str | Path, progress: bool | Pro
         with closing(RunLog(config.train.loggers, out_dir, done.history)) as log, InterruptGuard() as guard:
             rounds = Rounds(config, learner, world, out_dir, scalers, log, done.step)
             rounds.run(display, guard)
-        checkpoint = save_pretrained(
-            model, out_dir / "checkpoint", scalers=scalers, protocol=_protocol(config).to_dict(), extra={"run": run}
-        )
+        extra: dict[str, Any] = {"run": run}
+        if learner.average is not None:
+            extra["averaged"] = {"decay": learner.average.decay, "steps": rounds.updates}
+        protocol = _protocol(config).to_dict()
+        with learner.averaged():
+            checkpoint = save_pretrained(model, out_dir / "checkpoint", scalers=scalers, protocol=protocol, extra=extra)
         return OnlineResult(checkpoint, log.rows, out_dir / REPLAY)
 
 
@@ -170,8 +173,8 @@ class Rounds:
             yield batch
 
     def _evaluate(self) -> float:
-        """Mean return of the most likely actions."""
-        with _open_world(self.config) as world:
+        """Mean return of the most likely actions, those of the averaged weights where there are any."""
+        with _open_world(self.config) as world, self.learner.averaged():
             world.set_policy(self._actor(explore=False))
             results = world.evaluate(self.config.eval_episodes, seed=EVAL_SEED)
         return float(results["episode_returns"].mean())
@@ -236,6 +239,8 @@ def _claim(out_dir: Path, config: OnlineConfig) -> dict[str, Any]:
     values = json.loads(json.dumps({"model": config.train.model.model_type, "online": asdict(config)}, default=dict))
     if path.is_file() and (has_state(out_dir) or (out_dir / REPLAY).exists()):
         found = json.loads(path.read_text())
+        if found.get("online"):  # what an earlier version did not know of is as it is now
+            found["online"]["train"] = {**values["online"]["train"], **found["online"]["train"]}
         changed = [name for name in values if found.get(name) != values[name]]
         if changed:
             raise ContractError(f"{out_dir} holds a run with another config; continue it with the same, or use another")

@@ -13,7 +13,7 @@ from stable_worldmodel.data.loader import Loader
 from stable_worldmodel.data.normalization import Scaler, get_scaler
 from stable_worldmodel.data.split import split_episodes
 from stable_worldmodel.errors import ContractError
-from stable_worldmodel.train.columns import ACTOR_GOAL, GOAL, ClipDataset, check_columns
+from stable_worldmodel.train.columns import ACTOR_GOAL, FEATURES, GOAL, ClipDataset, check_columns, reading_features
 from stable_worldmodel.train.config import TrainConfig
 from stable_worldmodel.wm.registry import ModelConfig
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Batch = dict[str, "torch.Tensor"]
 
 READ_AHEAD = 3  # batches
-_UNSCALED = ("reward", "terminated", "goal_step")
+_UNSCALED = ("reward", "terminated", "goal_step", FEATURES)
 
 
 class Clips:
@@ -47,11 +47,16 @@ class Clips:
     ) -> None:
         _check_windows(config, dataset)
         reads = model.reads()
+        if config.features != "none":
+            reads = reading_features(reads, images=bool(getattr(model, "decoder_weight", 0)))
         check_columns(model.model_type, reads.columns, dataset)
         self._config, self._rank, self._world_size, self._device = config, rank, world_size, device
         fractions = {"train": 1 - config.val_fraction, "val": config.val_fraction}
         self.split = split_episodes(dataset.num_episodes, fractions, config.seed)
-        self._train, self._val = (ClipDataset(dataset, reads, config.seed) for _ in range(2))
+        self._train, self._val = (
+            ClipDataset(dataset, reads, config.seed, self.split[part], to_end=config.to_end and reads.goals is None)
+            for part in ("train", "val")
+        )
         self.train_windows = self._train.windows_of(self.split["train"])
         self.val_windows = self._val.windows_of(self.split["val"])
         self.batch_size = _batch_size(config, len(self.train_windows), world_size)

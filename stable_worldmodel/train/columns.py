@@ -14,6 +14,7 @@ import numpy as np
 from stable_worldmodel.data.composition import WrappedDataset
 from stable_worldmodel.data.dataset import Dataset, Item
 from stable_worldmodel.data.goals import GoalDataset
+from stable_worldmodel.data.windows import WindowIndex
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.train.config import TrainConfig
 from stable_worldmodel.wm.registry import ModelConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 GOAL, ACTOR_GOAL = "goal_", "actor_goal_"
+IMAGES, FEATURES = "pixels", "pixels_emb"
 # Columns of which a frame needs all K rows that lead to it, and what is made of them.
 _PER_STEP = {"reward": np.float32, "terminated": np.bool_}
 
@@ -68,28 +70,55 @@ def check_columns(model_type: str, names: Sequence[str], dataset: Dataset) -> No
         )
 
 
+def reading_features(reads: Reads, images: bool) -> Reads:
+    """`reads` with features in place of images, or beside them."""
+
+    def swapped(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(FEATURES if name == IMAGES else name for name in names)
+
+    columns = (*swapped(reads.columns), *((IMAGES,) if images else ()))
+    return dataclasses.replace(reads, columns=columns, observed=swapped(reads.observed))
+
+
 class ClipDataset(WrappedDataset):
     """The windows of `dataset` with exactly the columns that `reads` names, and goals where it asks for them.
 
     A `reward` is the sum of those of the K env steps that lead to a frame, `terminated` says whether one of them ended
     the episode; the first row of an episode has neither. The current frame of a goal is the last but one, from which
     the last action of a clip that counts leaves. Which goals are drawn depends on (seed, epoch, clip), see `set_epoch`.
+
+    episodes: those whose frames may be goals, the ones whose clips are read; default: all.
+    to_end: as of `WindowIndex`: the last frame of a clip may be any up to the last row of an episode, where it
+        terminated. Without it that row is only seen with a frameskip of 1. No clip is added for a model of goals, whose
+        episodes end there, nor from a dataset with transforms, which makes the windows itself.
     """
 
-    def __init__(self, dataset: Dataset, reads: Reads, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        reads: Reads,
+        seed: int,
+        episodes: np.ndarray | None = None,
+        *,
+        to_end: bool = False,
+    ) -> None:
         optional = [name for name in reads.optional if name in _available(dataset)]
         self.names = [*reads.columns, *optional]
         self._stored = [name for name in self.names if name not in _PER_STEP]
         self._observed = reads.observed
         draws = {GOAL: reads.goals, ACTOR_GOAL: reads.actor_goals}
         self._goals = {
-            prefix: _goal_dataset(dataset, draw, reads.observed, seed + number)
+            prefix: _goal_dataset(dataset, draw, reads.observed, seed + number, episodes)
             for number, (prefix, draw) in enumerate(draws.items())
             if draw is not None
         }
         # Goals in the future leave out the windows at the end of an episode.
-        shortest: Dataset = min(self._goals.values(), key=len, default=dataset)
-        super().__init__(dataset, index=shortest._index)
+        index = min((goals._index for goals in self._goals.values()), key=len, default=dataset._index)
+        if to_end and not self._goals and not dataset.transforms:
+            index = WindowIndex(
+                dataset.lengths, dataset.offsets, dataset.num_steps, dataset.frameskip, to_end=True, check=False
+            )
+        super().__init__(dataset, index=index)
         self._per_step = {name: _per_macro_step(dataset, name) for name in self.names if name in _PER_STEP}
         if self._goals:  # a transform may need any column, else only what is read is fetched
             self._frames = dataset.with_windows(1, 1, keys_to_load=None if dataset.transforms else [*reads.observed])
@@ -129,7 +158,9 @@ class ClipDataset(WrappedDataset):
         return found
 
 
-def _goal_dataset(dataset: Dataset, draw: GoalDraw, observed: Sequence[str], seed: int) -> GoalDataset:
+def _goal_dataset(
+    dataset: Dataset, draw: GoalDraw, observed: Sequence[str], seed: int, episodes: np.ndarray | None
+) -> GoalDataset:
     return GoalDataset(
         dataset,
         draw.probabilities,
@@ -137,6 +168,7 @@ def _goal_dataset(dataset: Dataset, draw: GoalDraw, observed: Sequence[str], see
         current_goal_offset=max(1, dataset.num_steps - 1),
         goal_keys={name: GOAL + name for name in observed},
         seed=seed,
+        episodes=episodes,
     )
 
 

@@ -14,6 +14,7 @@ from stable_worldmodel.wm.registry import ModelConfig
 PRECISIONS = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "laprop")
 SCHEDULES = ("cosine", "constant")
+FEATURES = ("none", "float32", "float16")
 SCALERS = ("zscore", "minmax", "percentile", "none")
 
 
@@ -25,6 +26,8 @@ class TrainConfig:
     columns: tuple[str, ...] | None = None  # what the model observes, where it has a choice; None: as in `model`
     num_steps: int = 4  # frames per clip; at least the model's window + 1
     frameskip: int = 5  # env steps between two frames
+    features: str = "none"  # read stored features of a frozen backbone instead of images: none, float32, float16
+    to_end: bool = False  # clips may end at the last row of an episode, where it terminates, with no action block there
     epochs: int = 10  # passes over all clips
     max_steps: int | None = None  # stop the schedule after that many optimiser steps
     batch_size: int = 128  # clips per optimiser step, of all processes together
@@ -60,6 +63,7 @@ class TrainConfig:
             raise ContractError(f"ema={self.ema}: expected a decay between 0 and 1, or None")
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("features", self.features, FEATURES)
         _one_of("schedule", self.schedule, SCHEDULES)
         for column, scaler in {"scaler": self.scaler, **self.scalers}.items():
             _one_of(column if column == "scaler" else f"scalers[{column!r}]", scaler, SCALERS)

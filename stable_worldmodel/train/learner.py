@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -59,11 +59,15 @@ class Learner:
         """
         self._wrapped.eval()
         values = defaultdict(list)
-        with nullcontext() if self.average is None else self.average.applied(self.model):
+        with self.averaged():
             for number, batch in enumerate(batches):
                 for name, value in self._loss(batch, self._seed(-1 - number))[1].items():
                     values[f"val/{name}"].append(value)
         return {name: self.mean(torch.stack(numbers)).double().mean().item() for name, numbers in values.items()}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The average of the weights in their place, where there is one."""
+        return nullcontext() if self.average is None else self.average.applied(self.model)
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, before the scale of a parameter group."""
@@ -72,6 +76,10 @@ class Learner:
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of x over all processes."""
         return self.accelerator.reduce(x, "mean") if self.accelerator.num_processes > 1 else x
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in one of the processes, which all ask."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def _accumulate(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """Add the gradients of all parts of a batch, and return the means of their metrics."""

@@ -110,22 +110,34 @@ class WandbLogger:
 
 
 class TrackioLogger:
-    """Rows for trackio, which keeps them on this machine (`trackio show`)."""
+    """Rows for trackio, which keeps them on this machine (`trackio show`).
+
+    It takes a row of the same step twice. A resumed run is therefore deleted there and logged again from its rows,
+    which forgets those beyond its state, as with the other loggers; their clock times are those of the resumption.
+    """
 
     def __init__(self, folder: Path, rows: list[Row]) -> None:
         trackio: Any = require("trackio", "loggers")
-        self._run = trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-            name=f"{folder.name}-{run_id(folder)}",
-            resume="allow",
-            config=_config(folder),
-        )
+        project, name = os.environ.get("TRACKIO_PROJECT", PROJECT), f"{folder.name}-{run_id(folder)}"
+        for run in _trackio_runs(trackio, project):
+            if run.name == name:
+                run.delete()
+        self._run = trackio.init(project=project, name=name, config=_config(folder))
+        for row in rows:
+            self.log(row)
 
     def log(self, row: Row) -> None:
         self._run.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _trackio_runs(trackio: Any, project: str) -> list[Any]:
+    try:
+        return [*trackio.Api().runs(project)]
+    except ValueError:  # no such project yet
+        return []
 
 
 def run_id(folder: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ from stable_worldmodel.errors import ContractError
 from stable_worldmodel.train.clips import Clips
 from stable_worldmodel.train.columns import fit_model
 from stable_worldmodel.train.config import TrainConfig
+from stable_worldmodel.train.features import with_features
 from stable_worldmodel.train.learner import Learner
 from stable_worldmodel.train.logging import Row, RunLog
 from stable_worldmodel.train.meter import Meter
+from stable_worldmodel.train.preemption import Preempted, Preemption
 from stable_worldmodel.train.protocol import EvalProtocol, published_protocol
 from stable_worldmodel.train.state import RunState, has_state, load_state, save_state
 from stable_worldmodel.utils.files import write_json
@@ -30,9 +33,13 @@ from stable_worldmodel.utils.provenance import provenance
 from stable_worldmodel.wm.checkpoint import save_pretrained
 from stable_worldmodel.wm.registry import build_model
 
+logger = logging.getLogger(__name__)
+
 RUN_FILE = "run.json"
 # Values of a config that change nothing about the result, and may differ when a run is continued.
 _FREE = ("loggers", "save_every", "device")
+# Values that configs did not always have, and what they were then.
+_NEWER = {"to_end": False, "features": "none"}
 
 
 class TrainCallback(Protocol):
@@ -66,6 +73,9 @@ def train(
     `config.save_every` steps) the state from which the same call continues an interrupted run. On a CPU the losses
     equal those of an uninterrupted run.
 
+    SIGTERM and SIGUSR1 end the run after the next row of the log: it saves its state, and the process exits with
+    `preemption.EXIT_STATUS`, unless the caller handles SystemExit.
+
     Under `accelerate launch` every process calls this with equal arguments and computes its part of every batch. The
     first one logs, saves, and calls `callback`.
 
@@ -86,8 +96,12 @@ def train(
         learner = Learner(config, model, min(planned, config.max_steps or planned), accelerator)
         done = load_state(out_dir, model, learner.optimizer, learner.average)
         names = config.loggers if accelerator.is_main_process else ()
-        with closing(RunLog(names, out_dir, done.history)) as log, InterruptGuard() as guard:
-            _run(learner, clips, log, done.step, out_dir, callback, guard)
+        with (
+            closing(RunLog(names, out_dir, done.history)) as log,
+            InterruptGuard() as guard,
+            Preemption() as preemption,
+        ):
+            _run(learner, clips, log, done.step, out_dir, callback, guard, preemption)
         if accelerator.is_main_process:
             chosen = protocol or published_protocol(config, dataset, plans=hasattr(model, "rollout"))
             _save_checkpoint(learner, out_dir / "checkpoint", clips, chosen, run)
@@ -98,6 +112,8 @@ def train(
 def _open_clips(config: TrainConfig, dataset: Dataset, accelerator: Accelerator) -> Clips:
     device = None if accelerator.device.type == "cpu" else accelerator.device
     rank, world_size = accelerator.process_index, accelerator.num_processes
+    if config.features != "none":
+        dataset = with_features(config, dataset, accelerator)
     return Clips(config, dataset, fit_model(config, dataset), rank=rank, world_size=world_size, device=device)
 
 
@@ -109,6 +125,7 @@ def _run(
     out_dir: Path,
     callback: TrainCallback | None,
     guard: InterruptGuard,
+    preemption: Preemption,
 ) -> None:
     """Take the steps after `done`; log, validate at the end of every epoch, and save the state there and in between."""
     config, total, main = learner.config, learner.total, learner.accelerator.is_main_process
@@ -124,8 +141,9 @@ def _run(
         if logged:
             row = {**meter.flush(), "learning_rate": learner.learning_rate(step)}
             log.log(step, {**row, **learner.validate(clips.val_batches())} if end_of_epoch else row)
+        stop = logged and learner.any(preemption.signal is not None)
         # Only after a row is nothing left in the meter that a continued run would miss.
-        if end_of_epoch or (logged and config.save_every and step - saved >= config.save_every):
+        if stop or end_of_epoch or (logged and config.save_every and step - saved >= config.save_every):
             if main:
                 save_state(out_dir, learner.model, learner.optimizer, RunState(step, log.rows), learner.average)
             saved = step
@@ -133,6 +151,12 @@ def _run(
         if main and callback is not None:
             callback.on_step(step, total, log.rows[-1] if log.rows else {})
         guard.check()
+        if stop and step < total:
+            learner.accelerator.wait_for_everyone()  # the first one saves
+            if main:
+                told = preemption.signal or "told"
+                logger.warning("%s: stopped after step %d of %d; the same command goes on", told, step, total)
+            raise Preempted
 
 
 def _save_checkpoint(
@@ -140,10 +164,9 @@ def _save_checkpoint(
 ) -> None:
     """Save the model, with the average of its weights if there is one."""
     extra: dict[str, Any] = {"run": run}
-    average = learner.average
-    if average is not None:
-        extra["averaged"] = {"decay": average.decay, "steps": learner.total}
-    with nullcontext() if average is None else average.applied(learner.model):
+    if learner.average is not None:
+        extra["averaged"] = {"decay": learner.average.decay, "steps": learner.total}
+    with learner.averaged():
         save_pretrained(
             learner.model,
             folder,
@@ -190,5 +213,7 @@ def _claim(
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
-    flat = flatten_dict(dict(identity))
+    # What a run of an earlier version did not know of is as it was then.
+    known = {f"config.{name}": value for name, value in _NEWER.items()}
+    flat = {**known, **flatten_dict(dict(identity))}
     return {name: value for name, value in flat.items() if name.removeprefix("config.") not in _FREE}

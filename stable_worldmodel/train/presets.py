@@ -61,6 +61,7 @@ _VALUES: dict[str, Row] = {"paper": _GCRL, "small": _GCRL_SMALL, "debug": _GCRL_
 _OFFLINE = {"discount": 0.99, "uncertainty_weight": 0.5, "bc_weight": 1.0}
 _TDMPC2: Row = {
     "num_steps": 4,
+    "to_end": True,  # else no clip would ever show a termination
     "epochs": 250,
     "batch_size": 256,
     "learning_rate": 3e-4,

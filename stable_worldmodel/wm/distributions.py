@@ -10,7 +10,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+from stable_worldmodel.wm.tensors import ExactBuffers
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -25,7 +26,7 @@ def symexp(x: torch.Tensor) -> torch.Tensor:
     return x.sign() * x.abs().expm1()
 
 
-class TwoHot(nn.Module):
+class TwoHot(ExactBuffers):
     """Numbers as distributions over `bins` bins between `low` and `high`, in symlog units.
 
     With `squash` the interpolation is linear in symlog(x), bins at linspace(low, high) (TD-MPC2); without it in x, bins
@@ -101,7 +102,7 @@ def categorical_kl(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tens
     return (p.exp() * (p - q)).sum(dim=(-2, -1))
 
 
-class PercentileScale(nn.Module):
+class PercentileScale(ExactBuffers):
     """Running range between the 5th and the 95th percentile, for scaling returns (arXiv 2301.04104, eq. 7).
 
     It starts at `start` and never falls below `floor`.

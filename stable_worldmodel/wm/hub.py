@@ -9,6 +9,7 @@ from typing import Any
 
 from stable_worldmodel.data.cache import CHECKPOINTS, get_cache_dir
 from stable_worldmodel.errors import ContractError, NotFoundError, require
+from stable_worldmodel.utils.suggest import nearest_entry
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,13 @@ def locate(name: str | Path, cache_dir: str | Path | None = None, revision: str 
         if place.is_dir():
             return place  # of which can be said what it lacks
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
-        return _download(name, cache_dir, revision)
+        try:
+            return _download(name, cache_dir, revision)
+        except NotFoundError as error:
+            raise NotFoundError(f"{error}{nearest_entry(path.name, (place.parent for place in places))}") from error
     tried = "\n  ".join(map(str, places))
-    raise NotFoundError(f"no checkpoint folder {str(name)!r}; looked for:\n  {tried}")
+    hint = nearest_entry(path.name, (place.parent for place in places))
+    raise NotFoundError(f"no checkpoint folder {str(name)!r}; looked for:\n  {tried}{hint}")
 
 
 def _download(repo_id: str, cache_dir: str | Path | None, revision: str | None) -> Path:
@@ -70,6 +75,7 @@ def _download(repo_id: str, cache_dir: str | Path | None, revision: str | None) 
 def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True, revision: str | None = None) -> str:
     """Upload the checkpoint in `folder` to the hub repository `repo_id`, made if missing, and return the commit's URL.
 
+    `revision` is a branch, made if missing; default: the main one.
     Needs a login (`hf auth login`). NotFoundError if the folder holds no checkpoint.
     """
     folder = Path(folder)
@@ -79,6 +85,8 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True, revis
     hub: Any = require("huggingface_hub", _EXTRA)
     api = hub.HfApi()
     api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
     commit = api.upload_folder(
         repo_id=repo_id, folder_path=str(folder), revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]
     )

@@ -15,6 +15,7 @@ from torch import nn
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm.distributed import broadcast, mean_over_processes, num_processes
+from stable_worldmodel.wm.tensors import ExactBuffers
 
 # Name -> (weight, value) of the terms of a loss.
 Terms = dict[str, tuple[float, torch.Tensor]]
@@ -33,7 +34,7 @@ def weighted_sum(terms: Mapping[str, tuple[float, torch.Tensor]]) -> tuple[torch
     return loss, {"loss": loss.detach(), **{name: value.detach() for name, (_, value) in terms.items()}}
 
 
-class SIGReg(nn.Module):
+class SIGReg(ExactBuffers):
     """Distance of embeddings from a standard normal, by the Epps-Pulley test along random directions (LeJEPA/LeWM).
 
     A batch is standard normal if its projections on all directions are. Each projection is compared with N(0, 1)

@@ -1,14 +1,15 @@
-"""Small shape helpers of the world models.
+"""Small helpers of the world models: shapes, images, precision.
 
 Shapes: n envs, S candidates, B clips, T frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from stable_worldmodel.errors import ContractError, MissingKeyError
 
@@ -18,6 +19,21 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 Batch = Mapping[str, torch.Tensor]
 Metrics = dict[str, torch.Tensor]
+
+
+class ExactBuffers(nn.Module):
+    """A module whose buffers keep their dtype when that of a model is changed (`model.bfloat16()`): constants and
+    running values that losses compute with in float32.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> ExactBuffers:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            changed = self._buffers[name]
+            if buffer is not None and changed is not None and changed.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(changed.device)
+        return self
 
 
 def entry(mapping: Mapping[str, Any], key: str) -> torch.Tensor:

@@ -107,7 +107,7 @@ def test_deleting_removes_the_dataset_and_what_belongs_to_it(root, capsys):
     record(root / "pusht.h5")
     record(root / "pusht_large.h5")
     record(root / "datasets" / "other.h5")
-    touch(root / "pusht.h5.lock", root / ".pusht.h5.partial" / "pusht.h5")
+    touch(root / "pusht.h5.lock", root / ".pusht.h5.partial" / "pusht.h5", root / "pusht.h5.features" / "key")
     assert data.delete_dataset("pusht") is True
     assert "Deleted dataset 'pusht'" in capsys.readouterr().out
     assert names_in(root) == ["datasets", "pusht_large.h5", "pusht_large.h5.journal"]

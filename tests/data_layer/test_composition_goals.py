@@ -48,6 +48,31 @@ def test_future_goals_lie_on_the_strided_future_of_their_window(values, num_step
 
 
 @settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=6).filter(lambda v: max(v) > 2), st.data())
+def test_random_goals_are_all_rows_of_the_episodes_named_and_no_other(values, draw):
+    chosen = draw.draw(st.lists(st.sampled_from(range(len(values))), min_size=1, unique=True))
+    if not sum(values[e] for e in chosen):
+        return
+    base = make_dataset(values)
+    ds = GoalDataset(base, RANDOM, goal_keys=KEYS, seed=0, episodes=chosen)
+    assert list(ds.clip_indices) == list(base.clip_indices)
+    found = set()
+    for epoch in range(200):
+        ds.set_epoch(epoch)
+        found |= set(zip(*(part.tolist() for part in goals_of(ds)), strict=True))
+    assert found == {(e, row) for e in chosen for row in range(values[e])}
+
+
+def test_episodes_of_random_goals_stay_with_other_windows_and_must_exist():
+    ds = GoalDataset(make_dataset([5, 9, 7]), RANDOM, goal_keys=KEYS, seed=0, episodes=[2])
+    assert set(goals_of(ds.with_windows(2))[0]) == {2}
+    with pytest.raises(ContractError, match=r"episodes 1\.\.3: expected within \[0, 3\)"):
+        GoalDataset(make_dataset([5, 9, 7]), RANDOM, goal_keys=KEYS, episodes=[1, 3])
+    with pytest.raises(ContractError, match="0 episodes for random goals have no row"):
+        GoalDataset(make_dataset([5, 9, 7]), RANDOM, goal_keys=KEYS, episodes=[])
+
+
+@settings(deadline=None, max_examples=40)
 @given(lengths, st.integers(1, 3), st.integers(1, 2), st.integers(1, 5))
 def test_current_goals_are_the_row_of_the_offset(values, num_steps, frameskip, offset):
     base = make_dataset(values, num_steps=num_steps, frameskip=frameskip)

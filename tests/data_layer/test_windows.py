@@ -44,6 +44,24 @@ def test_windows_are_all_starts_of_all_episodes_in_order(lengths, num_steps, fra
 
 @settings(deadline=None)
 @given(lengths, sizes, sizes)
+def test_windows_to_the_end_reach_the_last_row_and_repeat_it_as_action(lengths, num_steps, frameskip):
+    offsets = np.cumsum(lengths) - lengths
+    index = WindowIndex(np.array(lengths), offsets, num_steps, frameskip, to_end=True, check=False)
+    reach = (num_steps - 1) * frameskip  # rows from the first observation to the last
+    assert list(ClipIndices(index)) == [(e, s) for e, n in enumerate(lengths) for s in range(n - reach)]
+    rows, action_rows = index.rows(np.arange(len(index)))
+    for (episode, start), observed, acted in zip(ClipIndices(index), rows, action_rows, strict=True):
+        first, last = offsets[episode] + start, offsets[episode] + lengths[episode] - 1
+        assert observed.tolist() == list(range(first, first + reach + 1, frameskip))
+        assert acted.tolist() == [min(first + k, last) for k in range(num_steps * frameskip)]
+    if len(index):
+        doubled = WindowIndex.concatenate([index, index], [0, sum(lengths)])
+        _, again = doubled.rows(np.arange(len(index), 2 * len(index)))
+        assert (again == action_rows + sum(lengths)).all()
+
+
+@settings(deadline=None)
+@given(lengths, sizes, sizes)
 def test_rows_stay_inside_their_episode_and_are_strided(lengths, num_steps, frameskip):
     index, pairs = build(lengths, num_steps, frameskip)
     if index is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stable_worldmodel.data import load_dataset
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation import Evaluation
 from stable_worldmodel.online import OnlineConfig, train_online
 from stable_worldmodel.train import TrainConfig
+from stable_worldmodel.wm import checkpoint_info
 
 ENV = "swm/PendulumControl-v1"
 
@@ -59,6 +63,28 @@ def test_nothing_but_speed_depends_on_the_number_of_envs(tmp_path: Path) -> None
     many = train_online(config(num_envs=4), tmp_path / "many")
     weights = [(run.checkpoint / "weights.safetensors").read_bytes() for run in (one, many)]
     assert weights[0] == weights[1]
+
+
+def test_the_checkpoint_holds_the_averaged_weights_and_says_so(tmp_path: Path) -> None:
+    plain = train_online(config(env_steps=90), tmp_path / "plain")
+    averaged = train_online(config(env_steps=90, train=replace(config().train, ema=0.9)), tmp_path / "averaged")
+    # What is played and learned from is the same.
+    assert [row["train/loss"] for row in averaged.history] == [row["train/loss"] for row in plain.history]
+    weights = [load_file(run.checkpoint / "weights.safetensors") for run in (plain, averaged)]
+    assert any(not torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    (state,) = (tmp_path / "averaged" / "state").iterdir()
+    average = load_file(state / "average.safetensors")
+    assert all(torch.equal(tensor, average[name]) for name, tensor in weights[1].items())
+    assert checkpoint_info(averaged.checkpoint)["extra"]["averaged"] == {"decay": 0.9, "steps": 9}
+    assert "averaged" not in checkpoint_info(plain.checkpoint)["extra"]
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    result = train_online(config(env_steps=90), tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["online"]["train"]["features"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert train_online(config(env_steps=90), tmp_path).history == result.history
 
 
 def test_random_episodes_come_first_and_then_the_actor(tmp_path: Path) -> None:

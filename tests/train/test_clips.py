@@ -5,15 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import toy_envs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_data import config_of, open_windows, write_squares
 
 from stable_worldmodel.errors import ContractError, MissingKeyError
+from stable_worldmodel.policy import RandomPolicy
+from stable_worldmodel.train import train
 from stable_worldmodel.train.clips import Clips
 from stable_worldmodel.train.columns import ClipDataset, fit_model
+from stable_worldmodel.train.presets import PRESETS
 from stable_worldmodel.wm.registry import preset_config
 from stable_worldmodel.wm.training import GoalDraw, Reads
+from stable_worldmodel.world import World
 
 LENGTHS = (17, 9, 13, 21, 15, 11, 19, 23)
 
@@ -107,6 +112,65 @@ def test_a_reward_is_the_sum_of_the_env_steps_that_lead_to_its_frame(path, frame
         assert ended == (row == LENGTHS[episode] - 1)
 
 
+@pytest.fixture(scope="module")
+def walks(tmp_path_factory):
+    """Episodes of an env that terminates after 11 to 40 steps, step t with reward t."""
+    path = tmp_path_factory.mktemp("walks") / "walks.h5"
+    toy_envs.register()
+    with World("toy/Walk-v0", 2, (8, 8), verbose=0, max_length=40) as world:
+        world.set_policy(RandomPolicy(seed=0))
+        world.collect(path, 40, seed=0, progress=False)
+    return path
+
+
+def all_clips(dataset, reads, **values):
+    clips = ClipDataset(dataset, reads, 0, **values)
+    return clips, {name: values.numpy() for name, values in clips.get_batch(np.arange(len(clips))).items()}
+
+
+def test_the_end_of_an_episode_is_seen_whatever_the_frameskip(walks):
+    config = config_of("tdmpc2", columns=("observation",), frameskip=5)
+    assert config.to_end
+    dataset = open_windows(walks, config)
+    reads = fit_model(config, dataset).reads()
+    whole, before = all_clips(dataset, reads)
+    assert not before["terminated"].any()
+    clips, batch = all_clips(dataset, reads, to_end=True)
+    reach = (config.num_steps - 1) * config.frameskip
+    assert batch["terminated"].sum() == np.count_nonzero(dataset.lengths > reach)
+    assert not batch["terminated"][:, :-1].any()
+    # A clip that ends is made of whole macro steps, the last action block alone is filler.
+    actions, rewards = (dataset.get_col_data(name).reshape(-1) for name in ("action", "reward"))
+    for (episode, start), ended, block, reward in zip(
+        clips.clip_indices, batch["terminated"][:, -1], batch["action"], batch["reward"], strict=True
+    ):
+        first = dataset.offsets[episode] + start
+        np.testing.assert_array_equal(block[:-1].ravel(), actions[first : first + reach])
+        np.testing.assert_allclose(reward[-1], rewards[first + reach - 4 : first + reach + 1].sum())
+        assert ended == (start + reach == dataset.lengths[episode] - 1)
+        assert ended == np.isnan(block[-1]).all()
+    # The clips that there were before are as they were.
+    numbers = clips._index.number(*whole._index.locate(np.arange(len(whole))))
+    for name, values in before.items():
+        np.testing.assert_array_equal(batch[name][numbers], values)
+
+
+def test_only_models_of_ends_have_clips_to_the_end(walks):
+    assert [name for name in PRESETS if any(row.get("to_end") for row in PRESETS[name].values())] == ["tdmpc2"]
+    dataset = open_windows(walks, config_of("tdmpc2", frameskip=5))
+    for goals, windows in ((None, 4), (GoalDraw((0.5, 0, 0, 0.5)), 0)):
+        clips = ClipDataset(dataset, Reads(("observation",), observed=("observation",), goals=goals), 0, to_end=True)
+        more = clips._index.counts - dataset._index.counts
+        assert set(more[dataset._index.counts > 0].tolist()) == {windows}
+
+
+def test_a_model_trains_on_clips_to_the_end(walks, tmp_path):
+    config = config_of("tdmpc2", columns=("observation",), frameskip=5)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, episodic=True))
+    history = train(config, open_windows(walks, config), tmp_path).history
+    assert all(np.isfinite(row["train/loss"]) for row in history)
+
+
 # -- goals ------------------------------------------------------------------------------------------------------------
 
 
@@ -135,6 +199,16 @@ def test_goal_step_is_the_frame_at_which_the_goal_lies(path):
 
 def test_a_current_goal_is_the_last_but_one_frame(path):
     assert (goals_of(path, (0, 0, 0, 1))["goal_step"] == 2).all()
+
+
+def test_goals_are_frames_of_the_own_part_of_the_split(path):
+    config = config_of("gcivl", columns=("pixels", "episode"), scaler="none", val_fraction=0.5, batch_size=32)
+    clips = open_clips(path, config)
+    batches = {"train": clips.batches(0, 4 * clips.steps_per_epoch), "val": clips.val_batches()}
+    for part, found in batches.items():
+        goals = {int(episode) for batch in found for episode in batch["goal_episode"].flatten()}
+        assert goals == set(clips.split[part].tolist())
+    clips.close()
 
 
 def test_goals_change_with_the_epoch_and_come_back_with_it(path):

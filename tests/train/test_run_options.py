@@ -2,7 +2,12 @@
 
 import dataclasses
 import json
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +111,18 @@ def test_what_changes_no_result_may_change_when_a_run_goes_on(path, tmp_path):
         run(path, tmp_path, dataclasses.replace(config, log_every=1))
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_what_it_did_then(path, tmp_path):
+    config = config_of("dummy", save_every=3)
+    with pytest.raises(Stop):
+        run(path, tmp_path, config, StopAt(8))
+    begun = json.loads((tmp_path / "run.json").read_text())
+    del begun["config"]["to_end"]
+    (tmp_path / "run.json").write_text(json.dumps(begun))
+    with pytest.raises(ContractError, match=r"other values of config\.to_end"):
+        run(path, tmp_path, dataclasses.replace(config, to_end=True))
+    assert run(path, tmp_path, config).history[-1]["step"] == 12
+
+
 # -- compiling --------------------------------------------------------------------------------------------------------
 
 
@@ -173,3 +190,33 @@ def test_trackio_keeps_the_rows_on_this_machine(path, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     run(path, tmp_path / "run", config_of("dummy", loggers=("trackio",)))
     assert [*(tmp_path / "trackio").glob("*.db")]
+
+
+@pytest.mark.slow
+def test_trackio_has_each_row_of_a_resumed_run_once(path, tmp_path):
+    script = SCRIPT.format(path=str(path), out=str(tmp_path / "run"), tests=str(Path(__file__).parent))
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}  # read when it is imported
+    pytest.importorskip("trackio")
+    for _ in range(2):  # killed at step 8, then to the end
+        subprocess.run([sys.executable, "-c", script], env=environment, timeout=300, check=False)
+    (database,) = (tmp_path / "trackio").glob("*.db")
+    with closing(sqlite3.connect(database)) as rows:
+        steps = [step for (step,) in rows.execute("SELECT step FROM metrics ORDER BY step")]
+    assert steps == [3, 6, 9, 12]
+
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from training_data import config_of, open_windows
+from stable_worldmodel.train import train
+class Kill:
+    def on_step(self, step, total, metrics):
+        if step == 8:
+            time.sleep(3)  # trackio writes in the background
+            os.kill(os.getpid(), signal.SIGKILL)
+out = Path({out!r})
+config = config_of("dummy", loggers=("trackio",), save_every=6)
+train(config, open_windows({path!r}, config), out, None if out.exists() else Kill())
+"""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +104,46 @@ def test_the_loss_is_finite_under_autocast(name):
         loss, _ = debug_model(name)(batch_for(name), torch.Generator().manual_seed(0))
     loss.backward()
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_model_of_bfloat16_has_nearly_the_same_float32_loss_and_learns(name):
+    exact, batch = debug_model(name).eval(), batch_for(name)
+    model = debug_model(name).eval().bfloat16()
+    expected, _ = exact(batch, torch.Generator().manual_seed(0))
+    loss, _ = model(batch, torch.Generator().manual_seed(0))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=0.1)
+    train(model, batch, 2)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted({*PLANNERS, *POLICIES}))
+def test_a_model_of_bfloat16_plans_and_acts(name):
+    model, info = debug_model(name).eval().bfloat16(), observation(name)
+    info["goal_pixels"] = info["goal"]
+    candidates = torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    results = [getattr(model, act)(info) for act in ("get_action", "explore") if hasattr(model, act)]
+    if hasattr(model, "rollout"):
+        results.append(model.rollout(info, candidates)["predicted_emb"])
+    if hasattr(model, "get_cost"):
+        results.append(model.get_cost(info, candidates))
+    if hasattr(model, "propose"):
+        results.append(model.propose(info, torch.zeros(2, 3, 4, 2)))
+    assert results
+    assert all(torch.isfinite(result).all() for result in results)
+
+
+def test_constants_of_losses_stay_exact_when_the_model_changes_its_dtype():
+    model = debug_model("dreamer")
+    exact = {name: value.clone() for name, value in model.named_buffers()}
+    model.bfloat16()
+    assert next(model.parameters()).dtype == torch.bfloat16
+    for name, value in model.named_buffers():
+        assert value.dtype == exact[name].dtype == torch.float32
+        assert torch.equal(value, exact[name])
+    with torch.device("meta"):
+        assert debug_model("dreamer").to_empty(device="cpu").twohot.centres.device.type == "cpu"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -267,3 +309,18 @@ def train_briefly(model, name):
     with torch.enable_grad():
         train(model, batch_for(name), 5)
     model.eval()
+
+
+# -- documentation ----------------------------------------------------------------------------------------------------
+
+PAGES = {"dummy": "baselines", "frame": "baselines", **dict.fromkeys(("gcbc", "gciql", "gcivl", "hilp"), "gcrl")}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_model_has_a_page_with_a_figure(name):
+    page = Path(__file__).parents[2] / "docs" / "models" / f"{PAGES.get(name, name)}.md"
+    text = page.read_text(encoding="utf-8")
+    assert name in text.lower()
+    models = sum(other in PAGES and PAGES[other] == "baselines" for other in ALL) if page.stem == "baselines" else 1
+    figures = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    assert sum("►" in figure for figure in figures) >= models

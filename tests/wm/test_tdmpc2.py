@@ -226,3 +226,42 @@ def test_several_columns_are_joined_and_goals_count_for_all_frames():
     batch = clips(size=48)
     assert model.encode(batch)["emb"].shape == (8, 4, 3 * 32)
     assert torch.isfinite(model(batch)[0])
+
+
+# -- goals ------------------------------------------------------------------------------------------------------------
+
+
+def test_steps_cost_one_until_the_goal_where_the_episode_ends():
+    model = vector_model(goals=True)
+    batch = {"goal_step": torch.tensor([1, 3, -1, 0])}
+    rewards, over = model._outcomes(batch, torch.zeros(4, 3, 2))
+    assert rewards.tolist() == [[0, -1, -1], [-1, -1, 0], [-1, -1, -1], [-1, -1, -1]]
+    assert over.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_with_goals_recorded_rewards_are_not_read(rng):
+    model = debug_model("tdmpc2", inputs={"proprio": 2}, goals=True)
+    batch = {name: value for name, value in clips(size=48).items() if name != "reward"}
+    goal = {"goal_pixels": batch["pixels"][:, -1:], "goal_proprio": batch["proprio"][:, -1:]}
+    step = torch.full((8,), 3)
+    loss, _ = model({**batch, **goal, "goal_step": step}, rng)
+    assert gradients(loss, model) == {"encoder", "dynamics", "reward", "critic", "actor"}
+    assert model.config.reads().goals is not None
+    assert "reward" not in model.config.reads().columns
+    without = {name: value for name, value in batch.items() if not name.startswith("goal")}
+    with pytest.raises(MissingKeyError, match="goal_pixels"):
+        model({**without, "goal_step": step}, rng)
+
+
+def test_a_plan_costs_what_its_goal_says():
+    model = debug_model("tdmpc2", goals=True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    pixels, plans = clips(2, size=48)["pixels"], torch.zeros(2, 3, 4, 2)
+    here = {"pixels": pixels[:, :1], "goal": pixels[:, :1]}  # as envs call the goal image
+    there = {"pixels": pixels[:, :1], "goal_pixels": pixels[:, -1:]}
+    assert not torch.equal(model.get_cost(here, plans), model.get_cost(there, plans))
+    torch.testing.assert_close(
+        model.get_cost({**here, "goal": pixels[:, -1:]}, plans), model.get_cost(there, plans), rtol=0, atol=0
+    )

@@ -1,6 +1,9 @@
 """Early names, the hub, and runs by name."""
 
+import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,7 +48,7 @@ def test_runs_are_saved_and_loaded_by_name(tmp_path):
 
 
 class Hub:
-    """A hub in a folder, with the two calls that are made of it."""
+    """A hub in a folder, with the calls that are made of it."""
 
     def __init__(self, folder):
         self.folder, self.calls = folder, []
@@ -55,6 +58,21 @@ class Hub:
         if not (self.folder / repo_id).is_dir():
             raise OSError(f"404: {repo_id}")
         return str(self.folder / repo_id)
+
+    def HfApi(self):
+        return self
+
+    def create_repo(self, repo_id, private, exist_ok):
+        self.calls.append(("create", repo_id, private))
+        (self.folder / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+
+    def create_branch(self, repo_id, branch, exist_ok):
+        self.calls.append(("branch", branch))
+
+    def upload_folder(self, repo_id, folder_path, revision, allow_patterns):
+        for name in allow_patterns:
+            shutil.copy(Path(folder_path, name), self.folder / repo_id / name)
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
 
 @pytest.fixture
@@ -91,6 +109,17 @@ def test_without_the_package_the_extra_is_named(fake_hub, monkeypatch):
 def test_only_checkpoints_are_pushed(tmp_path):
     with pytest.raises(NotFoundError, match="save_pretrained"):
         push_to_hub(tmp_path, "someone/model")
+
+
+def test_a_checkpoint_that_was_pushed_is_loaded_from_its_branch(fake_hub, tmp_path):
+    model = LeWM(CONFIG)
+    folder = save_pretrained(model, tmp_path / "run")
+    (folder / "notes.txt").write_text("stay here")
+    assert push_to_hub(folder, "me/model", revision="trained") == "https://hub/me/model/commit/1"
+    assert fake_hub.calls == [("create", "me/model", True), ("branch", "trained")]
+    assert not (fake_hub.folder / "me" / "model" / "notes.txt").exists()
+    loaded = load_pretrained("me/model", revision="trained").state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0b"])

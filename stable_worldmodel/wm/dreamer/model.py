@@ -265,7 +265,7 @@ class Dreamer(nn.Module):
         """The most likely state (...) that latents (..., D) describe."""
         deter, flat = emb.split([self.config.deter, emb.shape[-1] - self.config.deter], dim=-1)
         logits = flat.unflatten(-1, (self.config.groups, self.config.classes))
-        return State(deter, self.rssm.draw(logits, None, sample=False), logits)
+        return self.rssm.state(deter, logits, None, sample=False)
 
     def _actions(self, actions: torch.Tensor) -> torch.Tensor:
         return action_blocks(actions, self.config.action_dim, self.continues[-1].weight)  # type: ignore[arg-type]
@@ -281,6 +281,6 @@ def _embedding(state: State) -> torch.Tensor:
 
 
 def _per_frame(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One number per frame (B, T); several, those of the env steps of a macro step, are added. NaN counts as 0."""
-    x = fill_nan(x.to(like))
+    """One float32 number per frame (B, T); several, those of a macro step's env steps, are added. NaN counts as 0."""
+    x = fill_nan(x.to(like.device, torch.float32))
     return x.flatten(2).sum(dim=2) if x.ndim > 2 else x

@@ -104,9 +104,10 @@ class Encoder(nn.Module):
         parts = []
         if self.config.images:
             images = observed_images(self.config, batch) - 0.5  # (B, T, 3 * images, s, s)
-            parts.append(self.convolutions(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
+            frames = images.flatten(0, 1).to(_dtype(self.convolutions))
+            parts.append(self.convolutions(frames).unflatten(0, images.shape[:2]))
         if self.config.inputs:
-            parts.append(self.vectors(observed_vectors(self.config, batch)))
+            parts.append(self.vectors(observed_vectors(self.config, batch).to(_dtype(self.vectors))))
         return torch.cat([part.float() for part in parts], dim=-1)
 
 
@@ -143,6 +144,10 @@ class Decoder(nn.Module):
         if self.config.inputs:
             decoded["vectors"] = self.vectors(latent)
         return decoded
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 def observed_images(config: DreamerConfig, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

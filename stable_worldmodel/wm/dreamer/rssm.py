@@ -84,6 +84,7 @@ class RSSM(nn.Module):
 
     def advance(self, state: State, action: torch.Tensor) -> torch.Tensor:
         """The memory (N, h) after an action (N, A); actions beyond 1 are scaled back to it."""
+        action = action.to(state.deter.dtype)
         action = action / action.detach().abs().clamp(min=1)
         x = torch.cat(
             [self.from_deter(state.deter), self.from_stoch(state.stoch), self.from_action(action)], dim=-1
@@ -111,14 +112,14 @@ class RSSM(nn.Module):
         `first` (B, T), bool, marks frames that begin an episode: what came before is forgotten. The most likely state
         is taken instead of a sample if not `sample`.
         """
+        previous = previous.to(self.core.gates.weight)
         state = self.initial(len(tokens), previous)
         states = []
         for t in range(tokens.shape[1]):
             keep = (~first[:, t]).to(previous)[:, None]  # (B, 1)
             state = State(state.deter * keep, state.stoch * keep, state.logits)
             deter = self.advance(state, previous[:, t] * keep)  # (B, h)
-            logits = self.posterior(deter, tokens[:, t])  # (B, S, K)
-            state = State(deter, self.draw(logits, generator, sample), logits)
+            state = self.state(deter, self.posterior(deter, tokens[:, t]), generator, sample)
             states.append(state)
         return State(*(torch.stack(parts, dim=1) for parts in zip(*states, strict=True)))
 
@@ -127,8 +128,18 @@ class RSSM(nn.Module):
     ) -> State:
         """The state after an action (N, A), drawn from the prior."""
         deter = self.advance(state, action)  # (N, h)
-        logits = self.prior(deter)  # (N, S, K)
-        return State(deter, self.draw(logits, generator, sample), logits)
+        return self.state(deter, self.prior(deter), generator, sample)
+
+    def state(
+        self, deter: torch.Tensor, logits: torch.Tensor, generator: torch.Generator | None, sample: bool = True
+    ) -> State:
+        """The state of a memory (..., h) whose categoricals have log-probabilities (..., S, K), drawn or most likely.
+
+        Memory and draw are in the precision of the networks, the log-probabilities in float32.
+        """
+        stoch = self.draw(logits.float(), generator, sample)  # (..., S * K)
+        weight = self.core.gates.weight
+        return State(deter.to(weight.dtype), stoch.to(weight.dtype), logits.float())
 
     def draw(self, logits: torch.Tensor, generator: torch.Generator | None, sample: bool = True) -> torch.Tensor:
         """One-hot states (..., S * K), with the gradient of the probabilities."""

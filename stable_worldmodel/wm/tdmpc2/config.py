@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm.config import PresetConfig
-from stable_worldmodel.wm.training import Reads
+from stable_worldmodel.wm.training import GoalDraw, Reads
 
 _SMALL = {"latent_dim": 64, "mlp_width": 128, "encoder_width": 64, "bins": 51}
 
@@ -40,6 +40,7 @@ class TDMPC2Config(PresetConfig):
     value_min: float = -10.0  # of the bins, in symlog units
     value_max: float = 10.0
     episodic: bool = False  # learn when episodes terminate, from the column `terminated`
+    goals: bool = False  # reach drawn goals: -1 per step until then, in place of recorded rewards
     discount: float = 0.99
     temporal_weight: float = 0.5  # rho: weight of each further step of the unroll
     consistency_weight: float = 20.0
@@ -66,7 +67,23 @@ class TDMPC2Config(PresetConfig):
         if self.image_size < 40:
             raise ContractError(f"image_size={self.image_size}: expected at least 40 for four strided convolutions")
 
+    # Half of the goals lie ahead, some are the present: the draw of implicit V-learning, arXiv 2110.06169.
+    goal_draw: ClassVar[GoalDraw] = GoalDraw((0.3, 0.5, 0.0, 0.2))
+
+    @property
+    def encoded_images(self) -> list[str]:
+        """Image columns with an encoder, those of goals among them."""
+        return [*self.images, *(f"goal_{name}" for name in self.images if self.goals)]
+
+    @property
+    def encoded_inputs(self) -> dict[str, int]:
+        """Vector columns with an encoder, and their widths, those of goals among them."""
+        return {**self.inputs, **{f"goal_{name}": width for name, width in self.inputs.items() if self.goals}}
+
     def reads(self) -> Reads:
+        if self.goals:
+            observed = (*self.images, *self.inputs)
+            return Reads((*observed, "action"), observed=observed, goals=self.goal_draw)
         columns = (*self.images, *self.inputs, "action", "reward")
         if self.episodic:
             return Reads((*columns, "terminated"))

@@ -70,7 +70,7 @@ class TDMPC2(nn.Module):
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[torch.Tensor, Metrics]:
         """Loss, a scalar, and its detached parts for clips of the observed columns (B, T, ...), `action` (B, T, A) and
-        `reward` (B, T).
+        `reward` (B, T); with goals, of `goal_<column>` (B, 1, ...) and `goal_step` (B,) in place of `reward`.
 
         The actor's loss reaches the actor only, and no loss reaches the targets. `terminated` (B, T), if it is there,
         ends the values of a clip.
@@ -78,19 +78,16 @@ class TDMPC2(nn.Module):
         c = self.config
         actions = self._actions(entry(batch, "action"))[:, :-1]  # (B, H, A)
         _check_actions(actions)
-        rewards = _per_frame(entry(batch, "reward"), actions)[:, 1:]  # (B, H)
-        ended = torch.zeros_like(rewards)
-        if "terminated" in batch:
-            ended = _per_frame(batch["terminated"], actions)[:, 1:].clamp(max=1)
+        rewards, over = self._outcomes(batch, actions)  # (B, H), (B, H + 1)
+        ended = over[:, 1:]
         with torch.no_grad():
             targets = self.encoder(batch, slice(1, None), generator, self.training)  # (B, H, D)
             returns = self._td_target(targets, rewards, ended, generator)  # (B, H)
         z = self.encoder(batch, slice(0, 1), generator, self.training)[:, 0]  # (B, D)
         zs = self._unroll(z, actions)  # (B, H + 1, D)
-        joint = torch.cat([zs[:, :-1], actions], dim=-1)  # (B, H, D + A)
+        joint = _joined(zs[:, :-1], actions)  # (B, H, D + A)
         q_logits = self.critic(joint.flatten(0, 1)).unflatten(1, joint.shape[:2])  # (E, B, H, K)
-        # Steps after a termination are not part of the episode.
-        alive = torch.cat([torch.ones_like(ended[:, :1]), 1 - ended[:, :-1]], dim=1).cumprod(dim=1)  # (B, H)
+        alive = (1 - over[:, :-1]).cumprod(dim=1)  # (B, H): steps after an end are not part of the episode
         rho = alive * c.temporal_weight ** torch.arange(actions.shape[1], device=z.device)  # (B, H)
         error = (zs[:, 1:].float() - targets.float()).square().mean(dim=-1)  # (B, H)
         values = self.twohot.loss(q_logits, returns.expand(c.critics, -1, -1)).mean(dim=0)  # (B, H)
@@ -117,6 +114,21 @@ class TDMPC2(nn.Module):
     def after_step(self) -> None:
         """Move the target Q heads; to be called after every optimiser step."""
         follow(self.target_critic, self.critic, self.config.target_rate)
+
+    def _outcomes(self, batch: Batch, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rewards (B, H) on arrival at frames 1 to H, and whether the episode is over at frames 0 to H, (B, H + 1).
+
+        With goals: -1 per step, 0 for the one that arrives at the goal, where the episode ends.
+        """
+        if self.config.goals:
+            frames = torch.arange(actions.shape[1] + 1, device=actions.device)
+            over = (entry(batch, "goal_step").to(actions.device)[:, None] == frames).float()
+            return over[:, 1:] - 1, over
+        rewards = _per_frame(entry(batch, "reward"), actions)
+        over = torch.zeros_like(rewards)
+        if "terminated" in batch:
+            over = _per_frame(batch["terminated"], actions).clamp(max=1)
+        return rewards[:, 1:], over
 
     def _td_target(
         self, z: torch.Tensor, rewards: torch.Tensor, ended: torch.Tensor, generator: torch.Generator | None
@@ -148,7 +160,7 @@ class TDMPC2(nn.Module):
         self, critic: nn.Module, z: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None
     ) -> torch.Tensor:
         """Values (2, B, H) of two random heads, as functions of the action; the heads' weights are constants."""
-        joint = torch.cat([z, action], dim=-1)  # (B, H, D + A)
+        joint = _joined(z, action)  # (B, H, D + A)
         logits = frozen(critic, joint.flatten(0, 1)).unflatten(1, z.shape[:2])  # (E, B, H, K)
         chosen = torch.randperm(self.config.critics, generator=generator, device=z.device)[:2]
         return self.twohot.decode(logits[chosen])
@@ -157,7 +169,7 @@ class TDMPC2(nn.Module):
         """Latents (N, H + 1, D) that begin with z (N, D) and follow actions (N, H, A)."""
         latents = [z]
         for action in actions.unbind(1):
-            latents.append(self.dynamics(torch.cat([latents[-1], action], dim=-1)))  # (N, D)
+            latents.append(self.dynamics(_joined(latents[-1], action)))  # (N, D)
         return torch.stack(latents, dim=1)
 
     # -- acting and planning ------------------------------------------------------------------------------------------
@@ -187,7 +199,7 @@ class TDMPC2(nn.Module):
         That value is the mean of the target Q heads at the actor's action, less `uncertainty_weight` * |mean| * std.
         """
         z = self.rollout(context, candidates)["predicted_emb"]  # (n, S, 1 + H, D)
-        joint = torch.cat([z[:, :, :-1], self._actions(candidates)], dim=-1)  # (n, S, H, D + A)
+        joint = _joined(z[:, :, :-1], self._actions(candidates))  # (n, S, H, D + A)
         rewards = self.twohot.decode(self.reward(joint))  # (n, S, H)
         discounts = self._discounts(z)  # (n, S, H + 1)
         return -((discounts[..., :-1] * rewards).sum(dim=-1) + discounts[..., -1] * self._end_value(z[:, :, -1]))
@@ -206,7 +218,7 @@ class TDMPC2(nn.Module):
         actions = []
         for _ in range(horizon):
             actions.append(self._policy(z)[0].tanh())  # (n, A)
-            z = self.dynamics(torch.cat([z, actions[-1]], dim=-1)) if len(actions) < horizon else z
+            z = self.dynamics(_joined(z, actions[-1])) if len(actions) < horizon else z
         return actions[0] if horizon == 1 else torch.stack(actions, dim=1)
 
     def explore(self, info: Info, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -223,13 +235,13 @@ class TDMPC2(nn.Module):
         for drawn in noise.flatten(0, 1).unbind(1):
             mean, log_std = self._policy(z)
             actions.append((mean + log_std.exp() * drawn).tanh().to(z))  # (n * P, A)
-            z = self.dynamics(torch.cat([z, actions[-1]], dim=-1))
+            z = self.dynamics(_joined(z, actions[-1]))
         return torch.stack(actions, dim=1).unflatten(0, (n, count))
 
     def _end_value(self, z: torch.Tensor) -> torch.Tensor:
         """Pessimistic value (n, S) of z (n, S, D)."""
         action = self._policy(z)[0].tanh()
-        logits = self.target_critic(torch.cat([z, action], dim=-1).flatten(0, 1))  # (E, n * S, K)
+        logits = self.target_critic(_joined(z, action).flatten(0, 1))  # (E, n * S, K)
         values = self.twohot.decode(logits).unflatten(1, z.shape[:2])  # (E, n, S)
         mean = values.mean(dim=0)
         return mean - self.config.uncertainty_weight * mean.abs() * values.std(dim=0)
@@ -248,8 +260,10 @@ class TDMPC2(nn.Module):
         if "emb" in info:
             z = first_sample(info["emb"], 3)  # (n, T, D)
         else:
-            axes = {**dict.fromkeys(self.config.images, 5), **dict.fromkeys(self.config.inputs, 3)}
-            z = self.encoder({name: first_sample(entry(info, name), ndim) for name, ndim in axes.items()})
+            c = self.config
+            axes = {**dict.fromkeys(c.encoded_images, 5), **dict.fromkeys(c.encoded_inputs, 3)}
+            named = {"goal_pixels": info["goal"], **info} if "goal" in info else info  # as envs call it
+            z = self.encoder({name: first_sample(entry(named, name), ndim) for name, ndim in axes.items()})
         if z.shape[1] != 1:
             raise ContractError(f"{z.shape[1]} context frames: TD-MPC2 sees only the present; plan with history_len=1")
         return z[:, 0]
@@ -278,9 +292,14 @@ def _last(head: nn.Sequential) -> nn.Linear:
     return layer  # type: ignore[return-value]
 
 
+def _joined(z: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Latents (..., D) and actions (..., A) side by side, in the precision of the latents."""
+    return torch.cat([z, action.to(z.dtype)], dim=-1)
+
+
 def _per_frame(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One number per frame (B, T); several, those of the env steps of a macro step, are added. NaN counts as 0."""
-    x = fill_nan(x.to(like))
+    """One float32 number per frame (B, T); several, those of a macro step's env steps, are added. NaN counts as 0."""
+    x = fill_nan(x.to(like.device, torch.float32))
     return x.flatten(2).sum(dim=2) if x.ndim > 2 else x
 
 

@@ -22,7 +22,9 @@ class ColumnsEncoder(nn.Module):
     def __init__(self, config: TDMPC2Config) -> None:
         super().__init__()
         self.config = c = config
-        self.image_encoders = nn.ModuleDict({name: image_encoder(c.image_size, c.latent_dim) for name in c.images})
+        self.image_encoders = nn.ModuleDict(
+            {name: image_encoder(c.image_size, c.latent_dim) for name in c.encoded_images}
+        )
         self.vector_encoders = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -30,7 +32,7 @@ class ColumnsEncoder(nn.Module):
                     nn.Linear(c.encoder_width, c.latent_dim),
                     nn.LayerNorm(c.latent_dim),
                 )
-                for name, width in c.inputs.items()
+                for name, width in c.encoded_inputs.items()
             }
         )
         self.simnorm = SimNorm(c.simnorm_group)
@@ -60,8 +62,9 @@ class ColumnsEncoder(nn.Module):
             parts.append(encoder(images).unflatten(0, pixels.shape[:2]))  # (B, T, D)
         for name, encoder in self.vector_encoders.items():
             x = _chosen(entry(batch, name), frames).to(_parameter(encoder)).flatten(2)  # (B, T, d)
-            if x.shape[-1] != self.config.inputs[name]:
-                raise ContractError(f"{name} of width {x.shape[-1]}: expected {self.config.inputs[name]}")
+            width = self.config.encoded_inputs[name]
+            if x.shape[-1] != width:
+                raise ContractError(f"{name} of width {x.shape[-1]}: expected {width}")
             parts.append(encoder(fill_nan(x)))  # (B, T, D)
         length = max(part.shape[1] for part in parts)
         return self.simnorm(torch.cat([part.expand(-1, length, -1) for part in parts], dim=-1))
