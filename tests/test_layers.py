@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("viewer",),
     ("report",),
     ("evaluation", "online"),
-    ("world", "lerobot"),
+    ("world", "lerobot", "cluster"),
     ("train",),
     ("policy",),
     ("solver", "planning"),

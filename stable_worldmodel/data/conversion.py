@@ -152,7 +152,7 @@ def _write(
         with fmt.open_writer(target, mode=mode, metadata=metadata, **options) as writer:
             writer.write_episodes(_episodes(sources, progress))
         return target
-    with _replacement(fmt, target, mode) as new:
+    with replacement(fmt, target, mode) as new:
         if len(sources) == 1 and not options and _copy_files(sources[0], fmt, new):
             expected = sources[0].dataset.lengths.tolist()
         else:
@@ -202,7 +202,7 @@ def _counted(
 
 
 @contextmanager
-def _replacement(fmt: type[Format], target: Path, mode: str) -> Iterator[Path]:
+def replacement(fmt: type[Format], target: Path, mode: str) -> Iterator[Path]:
     """Yield a path to build a dataset at, and put it at `target` when the block succeeds."""
     ensure_dir_exists(target.parent)
     new = building_path(target)

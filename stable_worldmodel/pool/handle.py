@@ -30,7 +30,7 @@ faulthandler.enable(crash_report)
 faulthandler.register({signal}, crash_report)
 connection = Connection(pipe)
 sys.path[:] = json.loads(connection.recv_bytes())
-from stable_worldmodel.pool.worker import serve
+from {module} import serve
 serve(connection, lifeline)
 """
 _TELL_STACK = signal.SIGUSR1  # makes the child write where it is to its crash report
@@ -57,6 +57,8 @@ class WorkerLost(Exception):
 class WorkerHandle:
     """Starts a fresh interpreter and talks to it. The process ends with `kill`, or when this process ends."""
 
+    serves = "stable_worldmodel.pool.worker"  # the module whose `serve` runs there
+
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         # Never written to: the worker dies when our end closes. Each has its own, as the kernel notifies one process.
@@ -66,7 +68,7 @@ class WorkerHandle:
         # The workers are the parallelism: numerical libraries and Mesa's software renderer get one thread each.
         environment = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0", **os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT.format(signal=int(_TELL_STACK)), *map(str, inherited)],
+            [sys.executable, "-c", _BOOT.format(signal=int(_TELL_STACK), module=self.serves), *map(str, inherited)],
             pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             env=environment,

@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any, NamedTuple
@@ -176,11 +176,11 @@ class Server:
         return True
 
 
-def serve(connection: Connection, lifeline: int) -> None:
+def serve(connection: Connection, lifeline: int, make_server: Callable[[Connection], Any] = Server) -> None:
     """Answer requests until the parent closes the pipe, or dies."""
     _die_with(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    server = Server(connection)
+    server = make_server(connection)
     while True:
         try:
             method, arguments = connection.recv()

@@ -13,6 +13,8 @@ import numpy as np
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.pool import Pool
 from stable_worldmodel.protocols import Writer
+from stable_worldmodel.utils.interrupts import InterruptGuard
+from stable_worldmodel.utils.progress import Progress, open_progress
 from stable_worldmodel.utils.provenance import package_versions
 from stable_worldmodel.world.episode import Episode
 from stable_worldmodel.world.identity import describe, describe_policy
@@ -41,6 +43,34 @@ def first_episode(stored: int, episodes: int, mode: str) -> range:
     return range(stored, stored + episodes)
 
 
+def record(
+    stepper: Stepper,
+    writer: Writer,
+    indices: range,
+    seed: int | None,
+    options: Any,
+    progress: bool | Progress,
+    first: int = 0,
+) -> None:
+    """Run the episodes `indices` and write them. Of those that count, from `first` on, the others are done already."""
+    if not indices:
+        return
+    policy = stepper.policy
+    with InterruptGuard() as guard, open_progress(progress) as display:
+        rollout = Rollout(
+            stepper,
+            indices,
+            seed=seed,
+            options=options,
+            wanted=lambda key: True,
+            observers=[guard.check],
+            mode=getattr(policy, "reset_mode", "auto"),
+        )
+        task = display.task("collect", total=indices.stop - first, done=indices.start - first)
+        for episode in write_rollout(rollout, writer, getattr(policy, "type", "custom")):
+            task.advance(1, steps=episode.length)
+
+
 def write_rollout(rollout: Rollout, writer: Writer, policy_type: str) -> Iterator[Episode]:
     """Write each episode as it completes, then yield it."""
     for episode in rollout:
@@ -59,11 +89,12 @@ def open_target(
         raise ContractError(f"mode={mode!r}: expected one of {COLLECT_MODES}")
     with open_writer(path, format, "append" if mode == "resume" else mode, metadata, **options) as writer:
         if mode == "resume" and writer.num_episodes:
-            _check_same_run(str(path), writer.metadata, metadata)
+            check_same_run(str(path), writer.metadata, metadata)
         yield writer
 
 
-def _check_same_run(path: str, stored: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+def check_same_run(path: str, stored: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    """Raise ContractError when the metadata of a dataset says that another run recorded it."""
     if not stored:
         logger.warning("%s carries no record of how it was collected; resuming on trust", path)
         return

@@ -72,6 +72,20 @@ class EnvRecipe:
             arguments.setdefault("render_mode", "rgb_array")
         return arguments
 
+    def world_arguments(self) -> dict[str, Any]:
+        """The arguments of a World with this recipe."""
+        renamed = {"pixels_transform": "image_transform", "separate_goal": "goal_conditioned"}
+        return {
+            "env_name": self.env,
+            "num_envs": self.num_envs,
+            "image_shape": self.image_shape,
+            "max_episode_steps": self.limit,
+            "pre_wrappers": self.pre,
+            "extra_wrappers": self.extra,
+            **{renamed.get(name, name): value for name, value in self.standard.items()},
+            **self.kwargs,
+        }
+
     def open(self, backend: str, workers: int | None, timeout: float | None, trust_remote_code: bool) -> Opened:
         """Build the envs, or take over those of a vector env; see World for errors."""
         if built.is_built(self.env):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = "stable_worldmodel.results"
 FORMAT_VERSION = 1
 # Result keys that are not a quantity with a mean of its own.
-_NOT_METRICS = frozenset({"success_rate", "episode_successes", "seeds", "episode_count"})
+_NOT_METRICS = frozenset({"success_rate", "episode_successes", "seeds", "episode_count", "plan_seconds"})
 _SECTIONS = ("format", "format_version", "summary", "protocol", "arrays", "values")
 _STRIP_LIMIT = 500  # episodes drawn in a notebook
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stable_worldmodel.errors import ContractError, PolicyNotSetError, require
 from stable_worldmodel.pool import TIMEOUT
 from stable_worldmodel.pool.arguments import check_seed, options_per_env, seeds_per_env
-from stable_worldmodel.protocols import Policy, Writer
-from stable_worldmodel.utils.interrupts import InterruptGuard
-from stable_worldmodel.utils.progress import Progress, open_progress
+from stable_worldmodel.protocols import Executor, Policy, Writer
+from stable_worldmodel.utils.progress import Progress
 from stable_worldmodel.world import collect as _collect
 from stable_worldmodel.world import evaluation, from_dataset, recording
 from stable_worldmodel.world.construction import DEFAULT_LIMIT, EnvRecipe
 from stable_worldmodel.world.identity import describe_policy, policy_content
 from stable_worldmodel.world.partial import check_dump_every
 from stable_worldmodel.world.results import Results
-from stable_worldmodel.world.rollout import Rollout
 from stable_worldmodel.world.stepper import Stepper
 
 logger = logging.getLogger(__name__)
@@ -97,6 +95,7 @@ class World:
         }
         around = list(pre_wrappers or ()), list(extra_wrappers or ())
         self._recipe = EnvRecipe(env_name, num_envs, image_shape, max_episode_steps, kwargs, *around, standard)
+        self.pool_options = {"backend": backend, "workers": workers, "timeout": timeout}
         self.seed = check_seed(seed)
         self._goal_conditioned = goal_conditioned
         self._verbose = verbose
@@ -105,6 +104,7 @@ class World:
         self._closed = False
 
     # ------------------------------------------------------------------ state
+    recipe = property(lambda self: self._recipe, doc="What the envs are made of.")
     policy = property(lambda self: self._stepper.policy, doc="The policy set by `set_policy`, or None.")
     stepper = property(lambda self: self._stepper, doc="Pool and policy, for a `Rollout` of one's own.")
     infos = property(lambda self: self._stepper.infos, doc="Stacked infos (N, T, ...), a live view.")
@@ -181,11 +181,17 @@ class World:
         writer: Writer | None = None,
         progress: bool | Progress = True,
         mode: str = "append",
+        cluster: str | Executor | None = None,
+        shards: int | None = None,
+        shard: int | None = None,
+        cluster_options: Mapping[str, Any] | None = None,
         **writer_options: Any,
     ) -> None:
         """Record complete episodes, in episode order; the content does not depend on `num_envs`.
 
         Episode k of the dataset has seed `seed + k`. An interruption loses at most the episodes in progress.
+        With `cluster`, many Worlds like this one record it in shards, which then become one dataset, equal to the one
+        that this World alone would record; see `docs/scaling.md`.
 
         Args:
             path, writer: exactly one: a file or directory, or any object with `write_episode`.
@@ -194,6 +200,10 @@ class World:
             mode: 'append' adds `episodes` more after those stored, 'resume' records those missing up to `episodes`,
                 'overwrite' replaces, 'error' refuses an existing target.
             progress: True shows a bar on a terminal; or an object to report to.
+            cluster: where shards are recorded: 'local' (processes), 'ray', 'slurm', or an Executor. Needs a seed.
+            shards: how many; 64, or one per episode if there are fewer.
+            shard: record only this one, 1 … shards, with this World; `merge_shards` joins them when all are done.
+            cluster_options: of the executor, such as `workers`; see `cluster.open_executor`.
             writer_options: for the writer of the format, such as `unique_columns` of hdf5 or `quality` of folder.
 
         Raises:
@@ -205,33 +215,23 @@ class World:
         evaluation.check_count("episodes", episodes)
         seed = None if seed is None else check_seed(seed)
         self._require_policy()
+        if any(value is not None for value in (cluster, shards, shard, cluster_options)):
+            if path is None:
+                raise ContractError("shards are datasets beside a path; give path= instead of writer=")
+            from stable_worldmodel.cluster.collect import Request, collect
+
+            request = Request(path, episodes, seed, options, format, mode, shards, writer_options)
+            collect(self, request, shard, cluster, cluster_options, progress)
+            return
         if writer is not None:
             if writer_options:
                 raise TypeError(f"options {sorted(writer_options)} belong to a path; this writer is open already")
-            self._record(writer, range(episodes), seed, options, progress)
+            _collect.record(self._stepper, writer, range(episodes), seed, options, progress)
             return
         metadata = _collect.run_metadata(self._stepper, self.spec(), seed, options)
         with _collect.open_target(path, format, mode, metadata, writer_options) as target:  # type: ignore[arg-type]
             indices = _collect.first_episode(target.num_episodes, episodes, mode)
-            self._record(target, indices, seed, options, progress)
-
-    def _record(self, writer: Writer, indices: range, seed: int | None, options: Any, progress: Any) -> None:
-        if not indices:
-            return
-        policy_type = getattr(self.policy, "type", "custom")
-        with InterruptGuard() as guard, open_progress(progress) as display:
-            rollout = Rollout(
-                self._stepper,
-                indices,
-                seed=seed,
-                options=options,
-                wanted=lambda key: True,
-                observers=[guard.check],
-                mode=self._mode,
-            )
-            task = display.task("collect", total=indices.stop, done=indices.start)
-            for episode in _collect.write_rollout(rollout, writer, policy_type):
-                task.advance(1, steps=episode.length)
+            _collect.record(self._stepper, target, indices, seed, options, progress)
 
     def record_dataset(
         self,
@@ -313,6 +313,9 @@ class World:
         eval_budget: int | None = None,
         callables: Iterable[dict] | None = None,
         progress: bool | Progress = False,
+        cluster: str | Executor | None = None,
+        shards: int | None = None,
+        cluster_options: Mapping[str, Any] | None = None,
     ) -> Results:
         """Score the policy: on episodes 0 … episodes - 1, or, given `dataset`, on recorded starts and goals.
 
@@ -330,6 +333,10 @@ class World:
             reset_mode: 'auto', 'wait' or 'batches'; see Rollout. Default: what the policy has as `reset_mode`, else
                 'auto'; with a dataset 'wait'.
             callables: with a dataset, methods to call on envs that have no `reset_options_from_dataset`.
+            cluster: where episodes are played: 'local' (processes), 'ray', 'slurm', or an Executor; the results are the
+                same. Needs a seed; not with `dataset`, `dump_every` or `video`, for which there is `Evaluation`.
+            shards: contiguous ranges of episodes, each a job; default: one per worker.
+            cluster_options: of the executor, such as `workers`; see `cluster.open_executor`.
 
         Raises:
             ContractError, MissingKeyError: before the first step, naming what is wrong.
@@ -343,14 +350,19 @@ class World:
             "goal_offset": goal_offset,
             "eval_budget": eval_budget,
         }
+        spread: dict[str, Any] = {"cluster": cluster, "shards": shards, "cluster_options": cluster_options}
         if dataset is None:
             extra = [name for name, value in {**required, "callables": callables}.items() if value is not None]
             if extra:
                 raise ContractError(f"{extra} need a dataset; pass dataset=... or leave them out")
             episodic = evaluation.EpisodicProtocol(episodes, evaluation.key_list(eval_keys), seed, options)
+            if any(value is not None for value in spread.values()):
+                if every or video is not None:
+                    raise ContractError("dump_every and video cannot be given with a cluster; see Evaluation")
+                return self._evaluate_in_parts(episodic, reset_mode or self._mode, progress, **spread)
             output = self._output(progress, video, "episode")
             return self._evaluate_episodes(episodic, every, output, reset_mode or self._mode)
-        given = {"options": options, "eval_keys": eval_keys, "dump_every": every or None}
+        given = {"options": options, "eval_keys": eval_keys, "dump_every": every or None, **spread}
         missing = [name for name, value in required.items() if value is None]
         refused = [name for name, value in given.items() if value is not None]
         if missing or refused:
@@ -386,6 +398,14 @@ class World:
             protocol, dump_every, [self.spec(), self._recipe.arguments, spaces], policy_content(self.policy), video
         )
         finished = evaluation.evaluate_episodes(self._stepper, protocol, partial, output, mode)
+        return evaluation.summarise(finished, protocol.eval_keys, {**self._origin(), **protocol.describe()})
+
+    def _evaluate_in_parts(
+        self, protocol: evaluation.EpisodicProtocol, reset_mode: str, progress: bool | Progress, **spread: Any
+    ) -> Results:
+        from stable_worldmodel.cluster.evaluate import evaluate
+
+        finished = evaluate(self, protocol, reset_mode, progress=progress, **spread)
         return evaluation.summarise(finished, protocol.eval_keys, {**self._origin(), **protocol.describe()})
 
     def _evaluate_items(

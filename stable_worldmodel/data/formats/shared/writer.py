@@ -71,7 +71,7 @@ class EpisodeWriter:
         ensure_dir_exists(self.path.parent)
         with ExitStack() as stack:
             self._crashed = lock_path(self.path).exists()
-            stack.enter_context(WriterLock(self.path))
+            self._lock = stack.enter_context(WriterLock(self.path))
             finish_publish(self.path, self._identity)
             exists = self._exists()
             if exists and mode == "error":
@@ -117,6 +117,7 @@ class EpisodeWriter:
         """Check `episode` and commit it. Raises ContractError, before anything is written, when it does not fit."""
         if self._closed:
             raise RuntimeError(f"{self.path}: the writer is closed; open a new one with mode 'append'")
+        self._lock.check()
         columns = prepare_episode(episode, self._warned)
         if not self._is_open:
             self._check(columns)
