@@ -30,9 +30,11 @@ test: $(INSTALLED)  ## run every test
 test-fast: $(INSTALLED)  ## run the tests that take seconds
 	$(PYTEST) -m 'not slow'
 
-# 77: it cannot be installed here, for example under Python 3.12, and says why.
-interop: $(INSTALLED)  ## hold datasets, environments and policies against the real LeRobot
-	@sh tests/interop/lerobot.sh || { status=$$?; test $$status -eq 77 || exit $$status; }
+# 77: it cannot be installed here, for example under another version of Python, and says why.
+interop: $(INSTALLED)  ## test what needs packages that do not fit in .venv: LeRobot, Craftax, PyFlyt's rocket
+	@for script in lerobot optional_envs; do \
+		sh tests/interop/$$script.sh || { status=$$?; test $$status -eq 77 || exit $$status; }; \
+	done
 
 lint: $(INSTALLED)  ## check style and formatting
 	$(BIN)/ruff check .

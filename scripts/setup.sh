@@ -27,4 +27,4 @@ echo "setup: installing into $venv (minutes, the first time)"
 # Dependency groups need pip >= 25.1; pip is pinned like everything else.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-    --group dev --group docs --editable '.[backbones,data,env,hub,planning,report,train]'
+    --group dev --group docs --editable '.[backbones,cluster,data,env,hub,planning,report,train]'

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
+from inspect import getdoc
 from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli.bench import loading, planning, rollout
 from stable_worldmodel.cli.catalog import checkpoints, delete, list_cmd, show
-from stable_worldmodel.cli.data import bench, convert, datasets, inspect, merge, preview, verify
+from stable_worldmodel.cli.data import convert, datasets, inspect, merge, preview, verify
 from stable_worldmodel.cli.doctor import doctor
 from stable_worldmodel.cli.errors import ErrorReportingGroup
 from stable_worldmodel.cli.evaluation import eval_
@@ -57,7 +58,13 @@ _EXAMPLES = {
     "convert": ["swm convert rooms.h5 rooms.lance -f lance", "swm convert rooms.h5 -f video"],
     "merge": ["swm merge rooms.h5 more-rooms.h5 -o all-rooms.h5"],
     "preview": ["swm preview rooms.h5 --episodes 0,3 --key pixels,goal"],
-    "bench": ["swm bench rooms.h5 --num-steps 4 --frameskip 5"],
+    "bench": ["swm bench rollout PushT-v1", "swm bench loading rooms.h5", "swm bench planning runs/lewm"],
+    "bench rollout": ["swm bench rollout PushT-v1 --num-envs 32 --image-size 224 --json"],
+    "bench loading": ["swm bench loading rooms.h5 --num-steps 4 --frameskip 5 --columns pixels,action"],
+    "bench planning": [
+        "swm bench planning",
+        "swm bench planning runs/lewm --solver num_samples=100 --plan horizon=6 --device cuda",
+    ],
     "report": [
         "swm report runs/quickstart",
         "swm report lewm.json pldm.json random.json --title 'TwoRoom, 100 episodes' -o comparison.html",
@@ -90,28 +97,64 @@ app = typer.Typer(
     help="The workbench of world-model research: collect, train, plan, evaluate.",
     epilog=_epilog("swm"),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-_COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
-    (quickstart, collect, train, plan),
-    (envs, fovs),
-    (datasets, inspect, verify, convert, merge, preview, bench),
-    (report, view),
-    (show, delete, checkpoints),
-    (doctor,),
-)
-app.command("list")(list_cmd)
-app.command("eval", epilog=_epilog("eval"))(eval_)
-for _command in chain(*_COMMANDS):
-    app.command(epilog=_epilog(_command.__name__))(_command)
+# Panel of the help -> its commands, by name.
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Work": {"quickstart": quickstart, "collect": collect, "train": train, "eval": eval_, "plan": plan},
+    "Results": {"report": report, "view": view},
+    "Datasets": {
+        "datasets": datasets,
+        "inspect": inspect,
+        "verify": verify,
+        "convert": convert,
+        "merge": merge,
+        "preview": preview,
+    },
+    "What there is": {
+        "envs": envs,
+        "fovs": fovs,
+        "checkpoints": checkpoints,
+        "list": list_cmd,
+        "show": show,
+        "delete": delete,
+    },
+    "This machine": {"doctor": doctor},
+}
+# Groups of commands, by the panel they stand in: name -> help and commands.
+_GROUPS: dict[str, dict[str, tuple[str, dict[str, Callable[..., None]]]]] = {
+    "This machine": {
+        "bench": (
+            "Measure how fast environments, datasets and planners are here.",
+            {"rollout": rollout, "loading": loading, "planning": planning},
+        ),
+    },
+    "Elsewhere": {"lerobot": ("What this library has, for LeRobot's tools.", {"export-env": export_env})},
+}
 
-_lerobot = typer.Typer(help="What this library has, for LeRobot's tools.", no_args_is_help=True)
-_lerobot.callback()(lambda: None)  # keeps the name of its one command
-_lerobot.command("export-env", epilog=_epilog("lerobot export-env"))(export_env)
-app.add_typer(_lerobot, name="lerobot")
+
+def _help(function: Callable[..., None]) -> str:
+    """The docstring, one line per paragraph, for a terminal has a width of its own."""
+    paragraphs = (getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _add_group(name: str, panel: str, text: str, commands: dict[str, Callable[..., None]]) -> None:
+    group = typer.Typer(help=text, epilog=_epilog(name), no_args_is_help=True)
+    group.callback()(lambda: None)  # keeps the name of an only command
+    for command, function in commands.items():
+        group.command(command, help=_help(function), epilog=_epilog(f"{name} {command}"))(function)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+for _panel, _commands in _COMMANDS.items():
+    for _name, _function in _commands.items():
+        app.command(_name, help=_help(_function), epilog=_epilog(_name), rich_help_panel=_panel)(_function)
+for _panel, _groups in _GROUPS.items():
+    for _name, (_text, _commands) in _groups.items():
+        _add_group(_name, _panel, _text, _commands)
 
 
 def _print_version(requested: bool) -> None:

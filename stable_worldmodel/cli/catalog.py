@@ -8,12 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from stable_worldmodel.cli import completion
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 from stable_worldmodel.errors import ContractError
+from stable_worldmodel.utils.files import format_bytes
+from stable_worldmodel.utils.suggest import nearest
 
 
 def list_cmd(
-    kind: Annotated[str, typer.Argument(help="model, dataset or world.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="model, dataset or world.",
+            autocompletion=completion.words("model", "dataset", "world"),
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """List the models, datasets or worlds."""
@@ -27,8 +37,14 @@ def list_cmd(
 
 
 def show(
-    kind: Annotated[str, typer.Argument(help="dataset or world.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Which ones.")] = None,
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="dataset or world.", autocompletion=completion.words("dataset", "world")),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Which ones.", autocompletion=completion.names_of_kind),
+    ] = None,
     all: Annotated[bool, typer.Option("--all", "-a", help="All there are.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,8 +68,13 @@ def show(
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="model or dataset.")],
-    names: Annotated[list[str], typer.Argument(help="Which ones.")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help="model or dataset.", autocompletion=completion.words("model", "dataset")),
+    ],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Which ones.", autocompletion=completion.names_of_kind)
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete models or datasets of the data folder, after a question."""
@@ -92,7 +113,7 @@ def checkpoints(
     if as_json:
         print_json(rows)
     elif rows:
-        print_table(rows)
+        print_table([{"run": row["run"], "file": row["file"], "size": format_bytes(row["bytes"])} for row in rows])
     else:
         typer.echo(f"no checkpoints in {root}", err=True)
 
@@ -159,7 +180,8 @@ def _names(kind: str, allowed: tuple[str, ...]) -> list[str]:
 def _check_known(kind: str, names: list[str], known: list[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ContractError(f"no {kind} {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+        hints = "".join(nearest(name, known) for name in unknown)
+        raise ContractError(f"no {kind} {', '.join(unknown)}; there are: {', '.join(known) or 'none'}{hints}")
 
 
 def _full_id(name: str) -> str:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stable_worldmodel.cli import completion
+from stable_worldmodel.cli.options import DatasetArgument
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 from stable_worldmodel.errors import ContractError
+from stable_worldmodel.utils.files import disk_size, format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stable_worldmodel.data.dataset import Dataset
 
-NameArgument = Annotated[
-    str, typer.Argument(metavar="DATASET", help="Path of a dataset, or its name in the data folder.")
-]
+_MODES = completion.words("error", "overwrite", "append")
 
 
 def datasets(as_json: JsonOption = False) -> None:
@@ -28,19 +28,22 @@ def datasets(as_json: JsonOption = False) -> None:
     from stable_worldmodel.data.catalog import local_datasets
     from stable_worldmodel.data.registry import format_of
 
-    rows = [
-        {"name": name, "format": format_of(path).name, "bytes": _size(path)} for name, path in sorted(local_datasets())
+    rows: list[dict[str, Any]] = [
+        {"name": name, "format": format_of(path).name, "bytes": disk_size(path)}
+        for name, path in sorted(local_datasets())
     ]
     if as_json:
         print_json(rows)
     elif rows:
-        print_table(rows)
+        print_table(
+            [{"name": row["name"], "format": row["format"], "size": format_bytes(row["bytes"])} for row in rows]
+        )
     else:
         typer.echo(f"no datasets in {get_cache_dir()}", err=True)
 
 
 def inspect(
-    name: NameArgument,
+    name: DatasetArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a dataset holds: episodes, rows, columns."""
@@ -53,7 +56,7 @@ def inspect(
     summary: dict[str, Any] = {
         "path": str(path),
         "format": format_of(path).name,
-        **({"bytes": _size(path)} if isinstance(path, Path) else {}),
+        **({"bytes": disk_size(path)} if isinstance(path, Path) else {}),
         "episodes": len(lengths),
         "rows": int(lengths.sum()),
         "shortest": int(lengths.min()) if len(lengths) else 0,
@@ -64,13 +67,15 @@ def inspect(
     if as_json:
         print_json({**summary, "columns": columns})
         return
+    if "bytes" in summary:
+        summary["bytes"] = f"{summary['bytes']} ({format_bytes(summary['bytes'])})"
     print_table([{"dataset": key, name: str(value)} for key, value in summary.items()])
     if columns:
         print_table(columns)
 
 
 def verify(
-    name: NameArgument,
+    name: DatasetArgument,
     deep: Annotated[bool, typer.Option("--deep", help="Read the images too.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop the first episode that is not good and all after it.")
@@ -96,13 +101,20 @@ def verify(
 
 
 def convert(
-    name: NameArgument,
+    name: DatasetArgument,
     output: Annotated[
-        str | None, typer.Argument(help="Name or path of the new dataset.", show_default="DATASET-FORMAT")
+        str | None,
+        typer.Argument(metavar="OUTPUT", help="Name or path of the new dataset.", show_default="DATASET-FORMAT"),
     ] = None,
-    dest_format: Annotated[str, typer.Option("--dest-format", "-f", help="Format to write.")] = "video",
-    source_format: Annotated[str | None, typer.Option(help="Format to read.", show_default="detected")] = None,
-    mode: Annotated[str, typer.Option(help="If the target exists: error, overwrite or append.")] = "error",
+    dest_format: Annotated[
+        str, typer.Option("--dest-format", "-f", help="Format to write.", autocompletion=completion.formats)
+    ] = "video",
+    source_format: Annotated[
+        str | None, typer.Option(help="Format to read.", show_default="detected", autocompletion=completion.formats)
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="If the target exists: error, overwrite or append.", autocompletion=_MODES)
+    ] = "error",
 ) -> None:
     """Write a dataset in another format."""
     from stable_worldmodel.data import convert as run
@@ -116,26 +128,53 @@ def convert(
 
 
 def merge(
-    sources: Annotated[list[str], typer.Argument(help="Two or more datasets.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Name or path of the new dataset.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET",
+            help="Two or more datasets; or one that was recorded in shards, which become that dataset.",
+            autocompletion=completion.datasets,
+        ),
+    ],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Name or path of the new dataset.", show_default="the shards'")
+    ] = None,
     dest_format: Annotated[
-        str | None, typer.Option("--dest-format", "-f", help="Format to write.", show_default="of the first source")
+        str | None,
+        typer.Option(
+            "--dest-format",
+            "-f",
+            help="Format to write.",
+            show_default="of the first source",
+            autocompletion=completion.formats,
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing target.")] = False,
     mode: Annotated[
-        str | None, typer.Option(help="If the target exists: error, overwrite or append; wins over --overwrite.")
+        str | None,
+        typer.Option(
+            help="If the target exists: error, overwrite or append; wins over --overwrite.", autocompletion=_MODES
+        ),
     ] = None,
 ) -> None:
-    """Write the episodes of several datasets into one, in the order given."""
+    """Write the episodes of several datasets into one, in the order given; or join the shards of a dataset."""
     from stable_worldmodel.data import merge as run
 
+    if output is None and len(sources) == 1:
+        from stable_worldmodel.cluster import merge_shards
+
+        replaced = overwrite if mode is None else mode == "overwrite"
+        typer.echo(f"written: {merge_shards(sources[0], format=dest_format, overwrite=replaced)}")
+        return
+    if output is None:
+        raise ContractError(f"{len(sources)} datasets: name the new one with --output")
     how = mode or ("overwrite" if overwrite else "error")
     written = run(sources, output, dest_format=dest_format, mode=how, progress=True)
     typer.echo(f"written: {written}")
 
 
 def preview(
-    name: NameArgument,
+    name: DatasetArgument,
     num: Annotated[int, typer.Option("--num", "-n", min=1, help="Episodes to draw at random.")] = 4,
     episodes: Annotated[str | None, typer.Option(help="Which episodes, such as 0,3; instead of --num.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
@@ -145,73 +184,29 @@ def preview(
     key: Annotated[str | None, typer.Option(help="Image columns, such as pixels,goal.", show_default="all")] = None,
     fps: Annotated[int, typer.Option(min=1, help="Frames per second.")] = 15,
     open_folder: Annotated[bool, typer.Option("--open", help="Show the folder when done.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write episodes as videos, several views side by side."""
     from stable_worldmodel.data import get_cache_dir, load_dataset
+    from stable_worldmodel.utils.progress import TerminalProgress
     from stable_worldmodel.world.video import write_video
 
     dataset = load_dataset(name)
     views = _image_columns(dataset, key)
     chosen = _chosen_episodes(dataset.num_episodes, episodes, num, seed)
     folder = output or get_cache_dir(sub_folder="previews") / Path(name).stem
-    for episode in chosen:
-        write_video(folder / f"ep{episode}.mp4", _panels(dataset, episode, views), fps)
-        typer.echo(str(folder / f"ep{episode}.mp4"))
+    files = [folder / f"ep{episode}.mp4" for episode in chosen]
+    with TerminalProgress() as progress:
+        task = progress.task("preview", len(chosen))
+        for episode, file in zip(chosen, files, strict=True):
+            write_video(file, _panels(dataset, episode, views), fps)
+            task.advance(1, steps=int(dataset.lengths[episode]))
+    if as_json:
+        print_json([str(file) for file in files])
+    else:
+        typer.echo("\n".join(map(str, files)))
     if open_folder:
         typer.launch(str(folder))
-
-
-def bench(
-    name: NameArgument,
-    num_steps: Annotated[int, typer.Option(min=1, help="Observations per window.")] = 4,
-    frameskip: Annotated[int, typer.Option(min=1, help="Rows from one observation to the next.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 64,
-    columns: Annotated[
-        str | None, typer.Option(help="Columns to load, such as pixels,action.", show_default="all")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time to measure for.")] = 3.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure how fast random windows of a dataset load here."""
-    from stable_worldmodel.data import load_dataset
-    from stable_worldmodel.data.loader import Loader
-
-    begin = time.perf_counter()
-    keys = columns.split(",") if columns else None
-    dataset = load_dataset(name, num_steps=num_steps, frameskip=frameskip, keys_to_load=keys)
-    opened = time.perf_counter()
-    with Loader(dataset, min(batch_size, len(dataset))) as loader:
-        batches = _endless(loader)
-        first = next(batches)
-        first_batch = time.perf_counter()
-        window_bytes = _nbytes(first) // len(first[dataset.column_names[0]])
-        loaded = 0
-        while time.perf_counter() - first_batch < seconds:
-            next(batches)
-            loaded += loader.sampler.batch_size
-        elapsed = time.perf_counter() - first_batch
-        result = {
-            "windows": len(dataset),
-            "seconds to open": round(opened - begin, 3),
-            "seconds to the first batch": round(first_batch - opened, 3),
-            "windows per second": round(loaded / elapsed),
-            "megabytes per second": round(loaded * window_bytes / elapsed / 1e6, 1),
-            "buffer megabytes": round(loader.buffer_bytes / 1e6, 1),
-        }
-        batches.close()
-    if as_json:
-        print_json(result)
-    else:
-        print_table([{"measured": key, "value": str(value)} for key, value in result.items()])
-
-
-def _endless(loader: Any) -> Generator[Any, None, None]:
-    while True:
-        yield from loader
-
-
-def _nbytes(batch: dict[str, Any]) -> int:
-    return sum(value.nbytes for value in batch.values() if hasattr(value, "nbytes"))
 
 
 def _image_columns(dataset: Dataset, key: str | None) -> list[str]:
@@ -245,9 +240,3 @@ def _panels(dataset: Dataset, episode: int, views: list[str]) -> Iterator[np.nda
     for t in range(int(dataset.lengths[episode])):
         row = dataset.read_rows(episode, t, t + 1, views)
         yield panels([row[view][0] for view in views], views)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files under a directory; a file with several names counts once."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum({(found.st_dev, found.st_ino): found.st_size for file in files if (found := file.stat())}.values())

@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli import completion
 from stable_worldmodel.cli.output import JsonOption, print_json
 from stable_worldmodel.cli.rollouts import parse_options
 
 
 def export_env(
-    env: Annotated[str, typer.Argument(help="Environment id, or a type: pusht, two_room, cube.")],
+    env: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENV", autocompletion=completion.envs, help="Environment id, or a type: pusht, two_room, cube."
+        ),
+    ],
     values: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]", help="Values of its config: obs_type, fps ...")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values of its config: obs_type, fps ...")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("hub_env"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that are there.")] = False,

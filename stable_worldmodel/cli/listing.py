@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from stable_worldmodel.cli.options import EnvArgument
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 
 
@@ -21,7 +22,7 @@ def envs(as_json: JsonOption = False) -> None:
 
 
 def fovs(
-    env: Annotated[str, typer.Argument(help="Environment id; 'TwoRoom-v1' means 'swm/TwoRoom-v1'.")],
+    env: EnvArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show the factors of variation of an environment."""

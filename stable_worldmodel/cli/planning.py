@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stable_worldmodel.cli import completion
+from stable_worldmodel.cli.options import BudgetOption, DatasetOption, DeviceOption, EnvOption, GoalOffsetOption
 from stable_worldmodel.cli.output import JsonOption, print_json, print_table
 from stable_worldmodel.errors import ContractError
-from stable_worldmodel.evaluation.names import ORACLE
 
 if TYPE_CHECKING:
     from stable_worldmodel.evaluation import Evaluation
@@ -23,19 +24,29 @@ _BUDGET = (300, 30, 30)  # samples, iterations and elites with a model
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="Checkpoint; or oracle, which plans with the environment itself.")],
-    env: Annotated[str | None, typer.Option(help="Environment id.", show_default="the checkpoint's")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Recorded episodes to start from.", show_default="the checkpoint's")
-    ] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Checkpoint; or oracle, which plans with the environment itself.",
+            autocompletion=completion.planners,
+        ),
+    ],
+    env: EnvOption = None,
+    dataset: DatasetOption = None,
     pairs: Annotated[int, typer.Option(min=1, help="Start and goal pairs, drawn from the dataset.")] = 1,
     pair: Annotated[
         list[str] | None, typer.Option("--pair", metavar="EPISODE:ROW", help="Start here instead. Repeatable.")
     ] = None,
-    goal_offset: Annotated[int | None, typer.Option(min=1, help="Steps from start to goal in the recording.")] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Steps allowed to reach it.")] = None,
+    goal_offset: GoalOffsetOption = None,
+    budget: BudgetOption = None,
     solver: Annotated[
-        str | None, typer.Option(help="cem, icem, mppi; categorical_cem.", show_default="cem; oracle mppi")
+        str | None,
+        typer.Option(
+            help="cem, icem, mppi; categorical_cem.",
+            show_default="cem; oracle mppi",
+            autocompletion=completion.words(*_SOLVERS),
+        ),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Candidates per iteration.", show_default="300")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, show_default="30; oracle 4")] = None,
@@ -45,7 +56,7 @@ def plan(
         int | None, typer.Option(min=1, help="Steps per macro step.", show_default="the model's; oracle 5")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of pairs and planner.")] = 42,
-    device: Annotated[str, typer.Option(help="Of the model: cpu, cuda ...")] = "cpu",
+    device: DeviceOption = "cpu",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of the oracle.", show_default="one per core")
     ] = None,
@@ -59,7 +70,9 @@ def plan(
     """
     from stable_worldmodel.data import load_dataset
     from stable_worldmodel.errors import require
+    from stable_worldmodel.evaluation.names import ORACLE
     from stable_worldmodel.planning.oracle import oracle_for
+    from stable_worldmodel.utils.progress import TerminalProgress
 
     require("matplotlib", "report")
     changes = {"env": env, "dataset": dataset, "goal_offset": goal_offset, "eval_budget": budget}
@@ -76,11 +89,16 @@ def plan(
     budget_of = (oracle.num_samples, oracle.n_steps, oracle.topk) if model == ORACLE else _BUDGET
     sizes = {name: settings[name] or default for name, default in zip(settings, budget_of, strict=True)}
     sizes["topk"] = sizes["topk"] if elites else min(sizes["topk"], sizes["num_samples"])
+    reports: list[_Report] = []
     with evaluation.world(1, 2 * evaluation.protocol.eval_budget) as world:
         setup = _oracle if model == ORACLE else _with_model
         session = setup(evaluation, world, solver, sizes, {"horizon": horizon, "action_block": action_block}, workers)
         try:
-            reports = [_run(session, world, recording, evaluation, *item) for item in chosen]
+            with TerminalProgress() as progress:
+                task = progress.task("plan", len(chosen))
+                for item in chosen:
+                    reports.append(_run(session, world, recording, evaluation, *item))
+                    task.advance(1, steps=reports[-1].steps)
             files = _write(session, reports, out)
         finally:
             session.close()
@@ -128,6 +146,7 @@ def _evaluation(model: str, changes: Mapping[str, Any]) -> Evaluation:
     """Env, dataset and protocol: what the checkpoint says, with single values replaced."""
     from stable_worldmodel.envs import resolve_id
     from stable_worldmodel.evaluation import Evaluation
+    from stable_worldmodel.evaluation.names import ORACLE
     from stable_worldmodel.train.protocol import EvalProtocol
 
     given = {name: value for name, value in changes.items() if value is not None}
@@ -188,7 +207,7 @@ def _session(
     evaluation: Evaluation, world: Any, cost: Any, name: str, sizes: dict[str, int], plan: dict[str, Any], process: Any
 ) -> _Session:
     from stable_worldmodel import solver as solvers
-    from stable_worldmodel.evaluation.names import SOLVERS
+    from stable_worldmodel.evaluation.names import ORACLE, SOLVERS
     from stable_worldmodel.planning.diagnostics import recorders
     from stable_worldmodel.planning.oracle import oracle_for
     from stable_worldmodel.planning.simulator import env_factory

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli import completion
 from stable_worldmodel.cli.output import JsonOption, print_json
 
 
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN|RESULTS...", help="Folders of runs, files of results, grids."),
+        typer.Argument(
+            autocompletion=completion.runs, metavar="RUN|RESULTS", help="Folders of runs, files of results, grids."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write.", show_default="report.html, in the run")

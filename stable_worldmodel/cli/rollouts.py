@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from stable_worldmodel.cli import completion
+from stable_worldmodel.cli.options import EnvArgument, EnvArgumentsArgument
 from stable_worldmodel.cli.output import JsonOption, print_json
 from stable_worldmodel.errors import ContractError
 
 
 def collect(
-    env: Annotated[str, typer.Argument(help="Environment id; 'TwoRoom-v1' means 'swm/TwoRoom-v1'.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]", help="Arguments of the environment.")
-    ] = None,
+    env: EnvArgument,
+    arguments: EnvArgumentsArgument = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Dataset to write; its suffix decides about the format.")] = (
         Path("dataset.h5")
     ),
-    policy: Annotated[str, typer.Option(help="random, or one that comes with the environment: expert ...")] = "random",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="random, or one that comes with the environment: expert ...", autocompletion=completion.policies
+        ),
+    ] = "random",
     policy_options: Annotated[
         list[str] | None, typer.Option("--policy-option", "-p", metavar="KEY=VALUE", help="Option of the policy.")
     ] = None,
@@ -33,10 +39,36 @@ def collect(
     image_size: Annotated[int, typer.Option(min=1, help="Side of the pictures in px.")] = 64,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps after which an episode ends.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of episode 0; episode k has seed + k.")] = 0,
-    format: Annotated[str | None, typer.Option(help="Data format.", show_default="by the suffix, else hdf5")] = None,
-    mode: Annotated[str, typer.Option(help="If it exists: resume, append, overwrite or error.")] = "resume",
+    format: Annotated[
+        str | None,
+        typer.Option(help="Data format.", show_default="by the suffix, else hdf5", autocompletion=completion.formats),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="If it exists: resume, append, overwrite or error.",
+            autocompletion=completion.words("resume", "append", "overwrite", "error"),
+        ),
+    ] = "resume",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="as many as pay off")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Record in shards on many machines: local, ray or slurm.",
+            autocompletion=completion.words("local", "ray", "slurm"),
+        ),
+    ] = None,
+    cluster_options: Annotated[
+        list[str] | None,
+        typer.Option("--cluster-option", metavar="KEY=VALUE", help="workers=8, address=auto, partition=gpu ..."),
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="How many shards.", show_default="64")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Record only shard K of N, from 1/N to N/N; then join them with swm merge."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,7 +85,7 @@ def collect(
         world={
             "max_episode_steps": max_steps,
             **({"backend": "process", "workers": workers} if workers else {}),
-            **parse_options(arguments or []),
+            **env_arguments(arguments or []),
         },
         policy=policy,
         settings={"seed": seed, **parse_options(policy_options or [])},
@@ -64,15 +96,53 @@ def collect(
             "options": {"variation": variation.split(",")} if variation else None,
             "format": format,
             "mode": mode,
+            **_sharding(cluster, cluster_options, shards, shard),
         },
     )
     recipe.run()
+    if shard and _show_shard(target, shard, as_json):
+        return
     dataset = load_dataset(target)
     if as_json:
         print_json({"path": str(target), "episodes": dataset.num_episodes, "rows": int(dataset.lengths.sum())})
         return
     typer.echo(f"{target}: {dataset.num_episodes} episodes, {int(dataset.lengths.sum())} rows")
     typer.echo(f"\nThe same in Python:\n\n{recipe.script()}")
+
+
+def _sharding(
+    cluster: str | None, cluster_options: list[str] | None, shards: int | None, shard: str | None
+) -> dict[str, Any]:
+    """What the options about shards mean to `World.collect`."""
+    if shard is not None:
+        from stable_worldmodel.cluster.shards import parse_shard
+
+        if cluster or cluster_options or shards:
+            raise ContractError("--shard records one shard here: leave out --cluster, --cluster-option and --shards")
+        number, of = parse_shard(shard)
+        return {"shards": of, "shard": number}
+    if cluster is None:
+        if cluster_options or shards:
+            raise ContractError("--shards and --cluster-option: only with --cluster")
+        return {}
+    options = parse_options(cluster_options or [])
+    return {"cluster": cluster, **({"shards": shards} if shards else {}), "cluster_options": options or None}
+
+
+def _show_shard(target: Path, shard: str, as_json: bool) -> bool:
+    """Say what was recorded; False when the shards are merged already."""
+    from stable_worldmodel.cluster.shards import ShardedRun, parse_shard, shards_folder
+
+    if not shards_folder(target).is_dir():
+        return False
+    run, number = ShardedRun.open(target), parse_shard(shard)[0]
+    if as_json:
+        episodes = len(run.episodes_of(number))
+        print_json({"path": str(run.path_of(number)), "shard": number, "shards": run.shards, "episodes": episodes})
+        return True
+    typer.echo(f"{run.path_of(number)}: {run.describe(number)}")
+    typer.echo(f"when all shards are there: swm merge {target}")
+    return True
 
 
 @dataclass(frozen=True)
@@ -127,6 +197,17 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[key] = text
     return options
+
+
+def env_arguments(pairs: list[str]) -> dict[str, Any]:
+    """Arguments of an environment. ContractError for one of `World`, which would not arrive there."""
+    from stable_worldmodel.world import World
+
+    found = parse_options(pairs)
+    taken = sorted(found.keys() & (inspect.signature(World).parameters.keys() - {"trust_remote_code"}))
+    if taken:
+        raise ContractError(f"{', '.join(taken)}: no argument of an environment; swm collect --help lists the options")
+    return found
 
 
 def _arguments(positional: list[Any], keywords: dict[str, Any]) -> str:

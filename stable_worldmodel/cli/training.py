@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stable_worldmodel.cli import completion
 from stable_worldmodel.cli.output import JsonOption, print_json
 from stable_worldmodel.cli.rollouts import parse_options
 from stable_worldmodel.errors import ContractError
@@ -21,10 +22,21 @@ _ONLINE = ("env=", "online.")  # how words about online training begin
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="lewm, pldm, prejepa, tdmpc2, dreamer, gcbc, gcivl, gciql, hilp ...")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="lewm, pldm, prejepa, tdmpc2, dreamer, gcbc, gcivl, gciql, hilp ...",
+        ),
+    ],
     overrides: Annotated[
         list[str],
-        typer.Argument(metavar="data=DATASET|env=ENV [KEY=VALUE]", help="Dataset or env, preset, and single values."),
+        typer.Argument(
+            autocompletion=completion.training_words,
+            metavar="data=DATASET|env=ENV|KEY=VALUE",
+            help="Dataset or env, preset, and single values.",
+        ),
     ],
     show_config: Annotated[bool, typer.Option("--cfg", help="Print the config of the run and stop.")] = False,
     as_json: JsonOption = False,

@@ -8,12 +8,18 @@ from typing import Annotated
 
 import typer
 
+from stable_worldmodel.cli import completion
 from stable_worldmodel.errors import ContractError
 
 
 def view(
     place: Annotated[
-        str, typer.Argument(metavar="DATASET|RUN", help="Path or name of a dataset, or folder of a run with videos.")
+        str,
+        typer.Argument(
+            autocompletion=completion.datasets_and_runs,
+            metavar="DATASET|RUN",
+            help="Path or name of a dataset, or folder of a run with videos.",
+        ),
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,

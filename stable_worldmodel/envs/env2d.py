@@ -10,13 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from stable_worldmodel.envs.resizable import Resizable, checked_shape
 from stable_worldmodel.envs.variation import recorded_factors
 from stable_worldmodel.errors import ContractError, MissingKeyError
 
 Point = tuple[float, float]
 
 
-class Env2D(gym.Env):
+class Env2D(Resizable, gym.Env):
     """An env that draws itself straight at the size asked for. Pictures are uint8 (H, W, 3).
 
     A subclass defines `_prepare_picture()`, called when an episode starts and when the size changes, `_draw_goal()`,
@@ -46,17 +47,10 @@ class Env2D(gym.Env):
         self.variation_space = factors
         if init_value:
             factors.set_init_value(init_value)
-        self._shape = _checked_shape(shape)
+        self._shape = checked_shape(shape)
         self._backdrop_key: Any = None
 
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()` and of `goal`."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        self._shape = _checked_shape(shape)
+    def _resized(self) -> None:
         if self._started:
             self._prepare_picture()
             self._goal = self._draw_goal()
@@ -274,10 +268,3 @@ def column(row: Mapping[str, Any], *names: str) -> np.ndarray:
         if name in row:
             return np.asarray(row[name])
     raise MissingKeyError(f"the dataset has no column {' or '.join(names)}; it has {sorted(row)}")
-
-
-def _checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    height, width = shape
-    if height < 1 or width < 1:
-        raise ContractError(f"render_shape={shape}: expected positive (H, W)")
-    return int(height), int(width)

@@ -12,8 +12,10 @@ from typing import Any
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation import subjects
 from stable_worldmodel.evaluation.pairs import Pairs, sample_pairs
+from stable_worldmodel.evaluation.parts import run_in_parts
 from stable_worldmodel.evaluation.run import run_episodes, run_pairs
 from stable_worldmodel.policy.named import make_policy
+from stable_worldmodel.protocols import Executor
 from stable_worldmodel.train.protocol import EvalProtocol, recorded_protocol
 from stable_worldmodel.utils.progress import Progress
 from stable_worldmodel.world import Results, World
@@ -103,29 +105,55 @@ class Evaluation:
 
     # ------------------------------------------------------------------ running
     def run(
-        self, folder: str | Path | None = None, *, video: str | Path | None = None, progress: bool | Progress = False
+        self,
+        folder: str | Path | None = None,
+        *,
+        video: str | Path | None = None,
+        progress: bool | Progress = False,
+        cluster: str | Executor | None = None,
+        shards: int | None = None,
+        cluster_options: Mapping[str, Any] | None = None,
     ) -> Results:
         """Score the subject.
 
         Args:
             folder: where a recorder's episodes are kept; None: below the data root.
             video: folder for an MP4 per item.
+            cluster: where: `local` (worker processes), `ray`, `slurm`, or an executor; None: in this process. The
+                results are the same. Paths must mean the same for all workers.
+            shards: contiguous parts of the items, each a job; default: one per worker.
+            cluster_options: of the executor; see `cluster.open_executor`.
 
         Raises:
             NotFoundError, ContractError, MissingKeyError: before the first step, naming what is wrong.
         """
+        if cluster is not None:
+            results = run_in_parts(self, cluster, shards, cluster_options, folder, video, progress)
+        elif shards is not None or cluster_options:
+            raise ContractError("shards and cluster_options say how a cluster is used: name one with cluster=...")
+        else:
+            results = self.run_part(range(self.protocol.episodes), folder, video, progress)
+        results.protocol["evaluation"] = self.to_dict()
+        return results
+
+    def run_part(
+        self,
+        items: range,
+        folder: str | Path | None = None,
+        video: str | Path | None = None,
+        progress: bool | Progress = False,
+    ) -> Results:
+        """Score consecutive items of this evaluation, which are what they are in the whole of it."""
         acting = subjects.load(self.subject, self.protocol, self.device)
         try:
             if not self.from_recording:
                 options = {"variation": list(self.variation)} if self.variation else None
-                results = run_episodes(self, acting, options, video, progress)
-            else:
-                dataset = self._dataset(Path(folder) if folder is not None else None, progress)
-                results = run_pairs(self, acting, dataset, self._pairs(dataset, acting), video, progress)
+                return run_episodes(self, acting, items, options, video, progress)
+            dataset = self.open_dataset(folder, progress)
+            pairs = self._pairs(dataset, acting)[items.start : items.stop]
+            return run_pairs(self, acting, dataset, pairs, items.start, video, progress)
         finally:
             acting.close()
-        results.protocol["evaluation"] = self.to_dict()
-        return results
 
     def world(self, num_envs: int, limit: int | None = None) -> World:
         """The envs of this evaluation, with `limit` env steps per episode instead of the protocol's own."""
@@ -147,25 +175,30 @@ class Evaluation:
             dataset.lengths, list(episodes or ()), protocol.episodes, protocol.goal_offset, protocol.seed
         )
 
-    def _dataset(self, folder: Path | None, progress: bool | Progress) -> Any:
-        from stable_worldmodel.data import load_dataset
+    def open_dataset(self, folder: str | Path | None = None, progress: bool | Progress = False) -> Any:
+        """The recorded episodes that items start from; those of a recorder are recorded into `folder` if missing."""
+        from stable_worldmodel.data import DatasetLockedError, load_dataset
         from stable_worldmodel.data.cache import get_cache_dir
 
         if self.recorder is None:
             return load_dataset(self.protocol.dataset or "")
-        folder = (get_cache_dir() if folder is None else folder) / RECORDINGS
-        path = folder / f"{self.protocol.env['id'].replace('/', '-')}-{self._recording_digest}.h5"
+        folder = (get_cache_dir() if folder is None else Path(folder)) / RECORDINGS
+        path = folder / f"{self.protocol.env['id'].replace('/', '-')}-{self.recording_digest}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
         policy = make_policy(self.recorder, self.protocol.env["id"], seed=self.protocol.seed)
         options = {"variation": list(self.variation)} if self.variation else None
         with self.world(min(16, self.protocol.episodes)) as world:
             world.set_policy(policy)
-            seed = self.protocol.seed
-            world.collect(path, self.protocol.episodes, seed, options=options, mode="resume", progress=progress)
+            seed, episodes = self.protocol.seed, self.protocol.episodes
+            try:
+                world.collect(path, episodes, seed, options=options, mode="resume", progress=progress)
+            except DatasetLockedError:  # somebody else who looked whether it is complete
+                if len(load_dataset(path).lengths) < episodes:
+                    raise
         return load_dataset(path)
 
     @property
-    def _recording_digest(self) -> str:
+    def recording_digest(self) -> str:
         """What the recording depends on; who is scored on it does not count."""
         protocol = self.protocol
         shape = list(protocol.image_shape or ())

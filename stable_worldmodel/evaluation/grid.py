@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from stable_worldmodel.cluster.executors.local import LocalExecutor
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation import subjects
 from stable_worldmodel.evaluation.evaluation import Evaluation, from_dict
+from stable_worldmodel.protocols import Executor
 from stable_worldmodel.utils.progress import Progress, open_progress
 from stable_worldmodel.utils.provenance import provenance
 from stable_worldmodel.utils.statistics import wilson_interval
@@ -27,12 +30,6 @@ FILE = "grid.jsonl"
 DEFAULT, ALL = "default", "all"  # cells in which no factor, and in which every factor is varied
 
 Row = dict[str, Any]
-Map = Callable[[Callable[[Any], Row], Sequence[Any]], Iterable[Row]]
-
-
-def in_turn(function: Callable[[Any], Row], items: Sequence[Any]) -> Iterator[Row]:
-    """The executor of this process: one cell after the other."""
-    return map(function, items)
 
 
 @dataclass(frozen=True)
@@ -73,12 +70,14 @@ class Grid:
             for seed in self.seeds
         ]
 
-    def run(self, folder: str | Path, execute: Map = in_turn, progress: bool | Progress = False) -> list[Row]:
+    def run(self, folder: str | Path, execute: Executor | None = None, progress: bool | Progress = False) -> list[Row]:
         """Evaluate the cells that `folder/grid.jsonl` lacks, and return the rows of all of them in the grid's order.
 
         Args:
-            execute: maps a function over cells, in any order and anywhere, and yields its rows as they come.
+            folder: must mean the same for all workers of the executor.
+            execute: where cells are evaluated, see `cluster.open_executor`; None: in this process, one after the other.
         """
+        execute = execute or LocalExecutor(workers=0)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         cells = self.cells()
@@ -87,6 +86,9 @@ class Grid:
         keys = [(cell.evaluation.digest, weights[cell.evaluation.subject]) for cell in cells]
         waiting = [cell for cell, key in zip(cells, keys, strict=True) if key not in done]
         jobs = [{"cell": _packed(cell), "folder": str(folder)} for cell in waiting]
+        shared = _shared_recordings(waiting, jobs)
+        for _ in execute(record_for_cell, shared) if shared else ():
+            pass
         with open_progress(progress) as display:
             task = display.task("grid", len(cells), len(cells) - len(waiting))
             for row in execute(run_cell, jobs):
@@ -128,6 +130,19 @@ def run_cell(job: Mapping[str, Any]) -> Row:
         "evaluation": cell.evaluation.to_dict(),
         **provenance(),
     }
+
+
+def record_for_cell(job: Mapping[str, Any]) -> None:
+    """Record the episodes that a cell starts from; what is there already stays."""
+    from_dict(job["cell"]["evaluation"]).open_dataset(job["folder"])
+
+
+def _shared_recordings(cells: Sequence[Cell], jobs: Sequence[Any]) -> list[Any]:
+    """One job per recording that several cells need, which would else make it at the same time."""
+    digests = [cell.evaluation.recording_digest if cell.evaluation.recorder else None for cell in cells]
+    times = Counter(digest for digest in digests if digest is not None)
+    firsts = dict(zip(reversed(digests), reversed(jobs), strict=True))
+    return [firsts[digest] for digest, count in times.items() if count > 1]
 
 
 def factor_names(evaluation: Evaluation) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stable_worldmodel.evaluation.curves import planning_values, thinned
 from stable_worldmodel.evaluation.pairs import Pairs
 from stable_worldmodel.evaluation.subjects import Subject
 from stable_worldmodel.utils.progress import Progress
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 
 
 def run_episodes(
-    evaluation: Evaluation, subject: Subject, options: Any, video: str | Path | None, progress: bool | Progress
+    evaluation: Evaluation,
+    subject: Subject,
+    items: range,
+    options: Any,
+    video: str | Path | None,
+    progress: bool | Progress,
 ) -> Results:
-    """Episodes whose start and goal the env chooses."""
-    protocol = evaluation.protocol
-    with evaluation.world(min(evaluation.num_envs, protocol.episodes)) as world:
-        world.set_policy(subject.policy(None))
-        return world.evaluate(protocol.episodes, seed=protocol.seed, options=options, video=video, progress=progress)
+    """Episodes whose start and goal the env chooses, those with the numbers `items`."""
+    seed = evaluation.protocol.seed + items.start
+    with evaluation.world(min(evaluation.num_envs, len(items))) as world, _Videos(video, items.start) as videos:
+        policy = subject.policy(None)
+        world.set_policy(policy)
+        results = world.evaluate(len(items), seed=seed, options=options, video=videos.folder, progress=progress)
+    results.update(planning_values(policy))
+    return results
 
 
 def run_pairs(
@@ -33,13 +42,17 @@ def run_pairs(
     subject: Subject,
     dataset: Any,
     pairs: Pairs,
+    number: int,
     video: str | Path | None,
     progress: bool | Progress,
 ) -> Results:
-    """Recorded starts and goals. Noise and seeds are those of the item, so that blocks of any width score the same."""
+    """Recorded starts and goals of the items from `number` on.
+
+    Noise and seeds are those of the item, so that blocks of any width score the same.
+    """
     protocol, parts = evaluation.protocol, []
-    for first in range(0, len(pairs), evaluation.num_envs):
-        block = pairs[first : first + evaluation.num_envs]
+    for start in range(0, len(pairs), evaluation.num_envs):
+        block, first = pairs[start : start + evaluation.num_envs], number + start
         # Twice the budget, so that the time limit never ends an episode before the budget does.
         with (
             evaluation.world(len(block), 2 * protocol.eval_budget) as world,
@@ -57,8 +70,7 @@ def run_pairs(
                 video=videos.folder,
                 progress=progress,
             )
-        if hasattr(policy, "plan_seconds"):
-            part["plan_seconds"] = np.array(policy.plan_seconds)
+        part.update(planning_values(policy))
         parts.append(part)
     return joined(parts)
 
@@ -82,12 +94,16 @@ def joined(parts: Sequence[Results]) -> Results:
     values: dict[str, Any] = {}
     for key, value in parts[0].items():
         values[key] = np.concatenate([part[key] for part in parts]) if isinstance(value, np.ndarray) else value
+    values |= {key: thinned(values[key]) for key in ("plan_costs",) if key in values}
     values["episode_count"] = count
     values["success_rate"] = 100.0 * float(np.mean(values["episode_successes"]))
     protocol = dict(parts[0].protocol)
+    if "episodes" in protocol:
+        protocol["episodes"] = count
     for key in ("episodes_idx", "start_steps"):
-        protocol[key] = [item for part in parts for item in part.protocol[key]]
-    protocol["success"] = ", ".join(sorted({part.protocol["success"] for part in parts}))
+        if key in protocol:
+            protocol[key] = [item for part in parts for item in part.protocol[key]]
+    protocol["success"] = ", ".join(sorted({rule for part in parts for rule in part.protocol["success"].split(", ")}))
     return Results(values, protocol)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.evaluation.floors import NoopPolicy, ReplayPolicy
 from stable_worldmodel.evaluation.names import NAMED, ORACLE, SOLVERS
-from stable_worldmodel.policy import BasePolicy
+from stable_worldmodel.policy import BasePolicy, PlanConfig
 from stable_worldmodel.policy.named import make_policy
 from stable_worldmodel.train.protocol import EvalProtocol
 
@@ -75,25 +75,26 @@ def split_of(name: str) -> Mapping[str, Sequence[int]]:
 
 def _oracle(protocol: EvalProtocol) -> Subject:
     """MPPI with the env as its own model. ContractError for an env without a Box of actions."""
+    from stable_worldmodel.evaluation.curves import CostCurves
     from stable_worldmodel.planning.oracle import oracle_cost, oracle_for
-    from stable_worldmodel.policy import PlanConfig, WorldModelPolicy
+    from stable_worldmodel.policy import WorldModelPolicy
     from stable_worldmodel.solver import MPPISolver
 
     block, env = 5, protocol.env
     cost = oracle_cost(env["id"], env.get("arguments"), action_block=block)
-    solver = MPPISolver(cost=cost, seed=protocol.seed, **oracle_for(env["id"]).solver_settings())
+    settings = oracle_for(env["id"]).solver_settings()
+    solver = MPPISolver(cost=cost, seed=protocol.seed, callbacks=[CostCurves()], **settings)
     return Subject(lambda actions: WorldModelPolicy(solver, PlanConfig(5, 1, action_block=block)), close=cost.close)
 
 
 def _policy_of(checkpoint: Any, protocol: EvalProtocol, device: str) -> BasePolicy:
     """A planner if the protocol says how to plan and the model can, else the model's own actions."""
-    from stable_worldmodel.policy import FeedForwardPolicy, PlanConfig, WorldModelPolicy
+    from stable_worldmodel.policy import FeedForwardPolicy, WorldModelPolicy
     from stable_worldmodel.policy.actor import ActorPolicy
 
     model, process = checkpoint.model.to(device), checkpoint.scalers
     if protocol.plan is not None:
-        config = PlanConfig(**protocol.plan)
-        return WorldModelPolicy(make_solver(model, protocol, device), config, process=process)
+        return WorldModelPolicy(make_solver(model, protocol, device), plan_config(protocol), process=process)
     if callable(getattr(model, "explore", None)) and not protocol.dataset:  # for rewards, towards no goal
         config = checkpoint.model.config
         history = int(checkpoint.extra.get("run", {}).get("online", {}).get("history", 1))
@@ -106,9 +107,18 @@ def _policy_of(checkpoint: Any, protocol: EvalProtocol, device: str) -> BasePoli
     )
 
 
+def plan_config(protocol: EvalProtocol) -> PlanConfig:
+    """How far a protocol plans. ContractError for values that PlanConfig does not take."""
+    try:
+        return PlanConfig(**(protocol.plan or {}))
+    except TypeError as error:
+        raise ContractError(f"plan {dict(protocol.plan or {})}: {error}") from error
+
+
 def make_solver(model: Any, protocol: EvalProtocol, device: str) -> Any:
     """The solver that a protocol names, over the cost of a model."""
     from stable_worldmodel import solver as solvers
+    from stable_worldmodel.evaluation.curves import CostCurves
     from stable_worldmodel.planning import ShootingCostEvaluator, goal_objective
 
     settings = {"type": "cem", "seed": protocol.seed, **(protocol.solver or {})}
@@ -117,7 +127,8 @@ def make_solver(model: Any, protocol: EvalProtocol, device: str) -> Any:
         raise ContractError(f"solver type {kind!r}: expected one of {', '.join(SOLVERS)}")
     own = callable(getattr(model, "get_cost", None))  # such as a predicted return
     cost = model if own else ShootingCostEvaluator(model, goal_objective(model))
+    watched = {} if settings.get("compiled") else {"callbacks": [CostCurves()]}  # a captured loop calls no Python
     try:
-        return getattr(solvers, SOLVERS[kind])(cost=cost, device=device, **settings)
+        return getattr(solvers, SOLVERS[kind])(cost=cost, device=device, **watched, **settings)
     except TypeError as error:
         raise ContractError(f"solver {kind!r}: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.registry import PathLike, format_of, load_dataset, locate_dataset
 from stable_worldmodel.report.model import DatasetCard
+from stable_worldmodel.utils.files import disk_size
 
 
 def dataset_card(name: PathLike) -> DatasetCard:
@@ -19,7 +20,7 @@ def dataset_card(name: PathLike) -> DatasetCard:
         name=str(location),
         episodes=dataset.num_episodes,
         steps=int((dataset.lengths - 1).sum()),
-        size=_disk_size(location) if isinstance(location, Path) else None,
+        size=disk_size(location) if isinstance(location, Path) else None,
         format=format_of(location).name,
         columns=[(column, _describe(kind)) for column, kind in dataset.columns.items()],
         env=name_of(dataset.metadata.get("env"), "id"),
@@ -37,9 +38,3 @@ def name_of(described: Any, *keys: str) -> str | None:
 def _describe(column: Column) -> str:
     size = "x".join(map(str, column.shape))
     return f"{column.type_name} {size}".strip() + (" image" if column.kind == "image" else "")
-
-
-def _disk_size(path: Path) -> int:
-    """Bytes of a file or of all files below a directory; a file with several names counts once."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum({(found.st_dev, found.st_ino): found.st_size for found in (file.stat() for file in files)}.values())

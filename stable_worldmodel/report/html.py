@@ -10,7 +10,7 @@ from stable_worldmodel.errors import require
 from stable_worldmodel.report.model import RunReport
 from stable_worldmodel.report.plots import draw_curves, draw_plan_costs, draw_plan_times, group_history
 from stable_worldmodel.report.videos import build_galleries
-from stable_worldmodel.utils.files import write_atomically
+from stable_worldmodel.utils.files import format_bytes, write_atomically
 from stable_worldmodel.utils.mappings import flatten_dict
 
 _TEMPLATE = "report.html.j2"
@@ -74,16 +74,6 @@ def _medians(seconds: Mapping[str, Any]) -> str:
 def _safe(svg: str) -> Any:
     """Matplotlib has escaped what it wrote; anything else goes through autoescape."""
     return require("markupsafe", "report").Markup(svg)
-
-
-def format_bytes(size: int) -> str:
-    """Such as `43.2 MB`."""
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
 
 
 def _format_duration(seconds: float) -> str:

@@ -88,8 +88,12 @@ def draw_plan_times(runs: Mapping[str, Sequence[float]]) -> str:
 
     def draw(axes: Any) -> None:
         for i, (name, seconds) in enumerate(runs.items()):
-            share = 100 * np.arange(1, len(seconds) + 1) / len(seconds)
-            axes.step(np.sort(seconds), share, where="post", label=name, color=_SERIES[i % len(_SERIES)], linewidth=1.6)
+            # It rises from 0 at the fastest one, so that a single solve is a line, too.
+            share = 100 * np.arange(len(seconds) + 1) / len(seconds)
+            times = np.sort(seconds)
+            axes.step(
+                np.r_[times[:1], times], share, where="post", label=name, color=_SERIES[i % len(_SERIES)], linewidth=1.6
+            )
         axes.set_xlim(left=0)
         axes.set_ylim(0, 103)
         axes.set_xlabel("seconds per solve")

@@ -12,6 +12,7 @@ A source is a folder, a file of results, or a grid. What is looked for in a fold
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from stable_worldmodel.report.evaluations import check_results, comparison_of, c
 from stable_worldmodel.report.grid import read_grid
 from stable_worldmodel.report.model import VIDEO_LIMIT, DatasetCard, HeatMap, RunReport
 from stable_worldmodel.utils.mappings import get_in
+from stable_worldmodel.utils.suggest import nearest_entry
 from stable_worldmodel.world.results import FORMAT, Results
 
 _MOST_ITEMS = 12  # of a list in the configuration
@@ -95,7 +97,8 @@ def find_run(place: str | Path) -> Path:
         return path
     if stored.exists() and ".." not in path.parts:
         return stored
-    raise NotFoundError(f"{str(place)!r} was not found; looked for:\n  {path.absolute()}\n  {stored}")
+    hint = nearest_entry(path.name, (path.absolute().parent, stored.parent))
+    raise NotFoundError(f"{str(place)!r} was not found; looked for:\n  {path.absolute()}\n  {stored}{hint}")
 
 
 def read_source(place: str | Path) -> Source:
@@ -225,13 +228,28 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _named_results(sources: Sequence[Source]) -> list[tuple[str, Results, Path | None]]:
-    """All evaluations with their videos; those of equal names get the name of their source in front."""
-    count = Counter(name for source in sources for name in source.results)
-    return [
-        (name if count[name] == 1 else f"{source.name} {name}", results, source.videos.get(name))
-        for source in sources
-        for name, results in source.results.items()
-    ]
+    """All evaluations with their videos: by who was evaluated where that tells them apart, or else by file.
+
+    Files of equal names get the name of their source in front.
+    """
+    found = [(source, name, results) for source in sources for name, results in source.results.items()]
+    files = Counter(name for _, name, _ in found)
+    subjects = Counter(_subject(name, results) for _, name, results in found)
+    named = []
+    for source, name, results in found:
+        subject = _subject(name, results)
+        shown = name if files[name] == 1 else f"{source.name} {name}"
+        named.append((subject if subject and subjects[subject] == 1 else shown, results, source.videos.get(name)))
+    return named
+
+
+def _subject(name: str, results: Results) -> str | None:
+    """Who was evaluated, if `swm eval` wrote the file and named it by that: `<subject>-<digest>`."""
+    noted = results.protocol.get("evaluation")
+    subject = noted.get("subject") if isinstance(noted, Mapping) else None
+    if not isinstance(subject, str) or not subject.strip():
+        return None
+    return subject if re.fullmatch(r".+-[0-9a-f]{8}", name) else None
 
 
 def _joined_history(sources: Sequence[Source]) -> list[dict[str, float]]:

@@ -32,3 +32,18 @@ def write_atomically(path: str | Path, data: bytes) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Write JSON, indented, by `write_atomically`."""
     return write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def disk_size(path: Path) -> int:
+    """Bytes of a file or of all files below a directory; a file with several names counts once."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum({(found.st_dev, found.st_ino): found.st_size for found in (file.stat() for file in files)}.values())
+
+
+def format_bytes(size: float) -> str:
+    """Such as `43.2 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -70,7 +70,8 @@ class _Task:
         self.done += n
         self.steps += steps
         self.readings.update(readings)
-        self.display._show(self)
+        if n or steps or readings:
+            self.display._show(self)
 
     def describe(self, now: float) -> str:
         """Count, rate, remaining time and readings: `120/500 · 1534 steps/s · 0:00:12 left · loss 0.0312`."""

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("gymnasium", "numpy", "torch", "accelerate", "h5py", "pillow", "scipy", "av")
+_PACKAGES = (
+    *("gymnasium", "numpy", "torch", "accelerate", "h5py", "pillow", "scipy", "av"),
+    # physics, rules and pictures of environments
+    *("ale-py", "craftax", "dm_control", "gymnasium-robotics", "jax", "mujoco", "ogbench", "pybullet", "PyFlyt"),
+    *("pygame-ce", "pymunk", "shapely"),
+)
 
 
 def package_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ part: a loss that only one computes waits for the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,36 @@ def broadcast(x: torch.Tensor) -> torch.Tensor:
         x = x.detach().contiguous()
         dist.broadcast(x, src=0)
     return x
+
+
+def gathered(x: torch.Tensor) -> torch.Tensor:
+    """The x of all processes one after the other along the first axis, detached; all have the same shape."""
+    if num_processes() == 1:
+        return x.detach()
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(num_processes())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
+
+
+def drawn(
+    sample: Callable[..., torch.Tensor],
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    *,
+    batch_axis: int = 0,
+    **options: Any,
+) -> torch.Tensor:
+    """`sample(shape, generator=generator, **options)`, such as `torch.randn`, for the rows of this process.
+
+    Processes that share a step have equal generators, and rank r of W has every W-th clip of the batch from the r-th on
+    along `batch_axis`: each gets its part of what one process would draw for the whole batch.
+    """
+    if num_processes() == 1 or generator is None:
+        return sample(tuple(shape), generator=generator, **options)
+    whole = [*shape]
+    whole[batch_axis] *= num_processes()
+    numbers = sample(tuple(whole), generator=generator, **options)
+    return numbers.unflatten(batch_axis, (shape[batch_axis], -1)).select(batch_axis + 1, dist.get_rank())
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from stable_worldmodel.wm.distributed import drawn, gathered
 from stable_worldmodel.wm.tensors import ExactBuffers
 
 LOG_2PI = math.log(2 * math.pi)
@@ -89,7 +90,7 @@ def squashed_gaussian(
     mean: torch.Tensor, log_std: torch.Tensor, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A reparametrised sample tanh(mean + std * noise) (..., A) in [-1, 1] and its log density (...)."""
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    noise = drawn(torch.randn, mean.shape, generator, device=mean.device, dtype=mean.dtype)
     x = mean + log_std.exp() * noise  # (..., A)
     # log(1 - tanh(x)^2), in the form that stays finite.
     correction = (2 * (math.log(2) - x - F.softplus(-2 * x))).sum(dim=-1)
@@ -117,8 +118,8 @@ class PercentileScale(ExactBuffers):
 
     @torch.no_grad()
     def update(self, x: torch.Tensor) -> None:
-        """Move towards the range of x, any shape."""
-        low, high = torch.quantile(x.float().flatten(), x.new_tensor([0.05, 0.95], dtype=torch.float32))
+        """Move towards the range of x, any shape; with several processes, of the x of all of them."""
+        low, high = torch.quantile(gathered(x.float().flatten()), x.new_tensor([0.05, 0.95], dtype=torch.float32))
         self.value.lerp_((high - low).to(self.value), self.rate)
 
     def forward(self) -> torch.Tensor:

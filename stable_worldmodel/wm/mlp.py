@@ -5,6 +5,7 @@ Shapes: N rows, E ensemble members, W width.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
+
+from stable_worldmodel.wm.distributed import drawn
 
 
 class NormedLinear(nn.Sequential):
@@ -106,12 +109,17 @@ def target_copy(module: nn.Module, source: nn.Module) -> nn.Module:
     return module.requires_grad_(False)
 
 
-def random_shift(images: torch.Tensor, pad: int, generator: torch.Generator | None) -> torch.Tensor:
-    """Images (N, C, h, w), each moved by up to `pad` pixels; what comes in repeats the edge (arXiv 2107.09645)."""
+def random_shift(images: torch.Tensor, pad: int, generator: torch.Generator | None, frames: int = 1) -> torch.Tensor:
+    """Images (N, C, h, w), each moved by up to `pad` pixels; what comes in repeats the edge (arXiv 2107.09645).
+
+    frames: T, where the images are those of clips, N = B * T.
+    """
     n, _, height, width = images.shape
     padded = F.pad(images, (pad, pad, pad, pad), mode="replicate")  # (N, C, h + 2 pad, w + 2 pad)
     device = images.device
-    offset = torch.randint(0, 2 * pad + 1, (2, n, 1, 1), generator=generator, device=device)  # (2, N, 1, 1)
+    moves = functools.partial(torch.randint, 0, 2 * pad + 1)
+    offset = drawn(moves, (2, n // frames, frames, 1, 1), generator, batch_axis=1, device=device)
+    offset = offset.flatten(1, 2)  # (2, N, 1, 1)
     rows = offset[0] + torch.arange(height, device=device)[:, None]  # (N, h, 1)
     columns = offset[1] + torch.arange(width, device=device)  # (N, 1, w)
     return padded.movedim(1, -1)[torch.arange(n, device=device)[:, None, None], rows, columns].movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""`swm verify`, `convert`, `merge`, `preview` and `bench` through the real application."""
+"""`swm verify`, `convert`, `merge` and `preview` through the real application."""
 
 from __future__ import annotations
 
@@ -103,7 +103,10 @@ def test_preview_shows_the_views_of_chosen_episodes_side_by_side(dataset: Path, 
         (["preview", "walks", "--episodes", "one"], "expected numbers"),
         (["verify", "nothing"], "was not found"),
         (["convert", "walks", "x", "-f", "papyrus"], "papyrus"),
-        (["bench", "walks", "--num-steps", "1", "--frameskip", "1", "--columns", "depth"], "no column 'depth'"),
+        (
+            ["bench", "loading", "walks", "--num-steps", "1", "--frameskip", "1", "--columns", "depth"],
+            "no column 'depth'",
+        ),
     ],
 )
 def test_wrong_arguments_end_with_one_clear_line(dataset: Path, arguments: list[str], message: str) -> None:
@@ -111,11 +114,3 @@ def test_wrong_arguments_end_with_one_clear_line(dataset: Path, arguments: list[
     assert done.exit_code == 1
     assert message in done.output
     assert "Traceback" not in done.output
-
-
-def test_bench_measures_loading(dataset: Path) -> None:
-    done = swm("bench", "walks", "--num-steps", 2, "--frameskip", 1, "--batch-size", 4, "--seconds", 0.2, "--json")
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
-    assert result["windows"] == 9
-    assert result["windows per second"] > 0

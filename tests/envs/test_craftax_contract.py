@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -14,8 +15,11 @@ pytest.importorskip("craftax.craftax_env", reason="needs craftax: pip install 's
 
 import jax
 from craftax import craftax_env
+from craftax.craftax_classic import constants
 from craftax.craftax_classic.constants import BlockType
+from craftax.environment_base.util import load_compressed_pickle
 
+from stable_worldmodel.envs.craftax.program import _load_textures
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.utils import flatten_dict
 
@@ -114,3 +118,19 @@ def test_skeletons_of_a_cave_follow_their_factors() -> None:
         found.append(np.asarray(skeletons.health)[np.asarray(skeletons.mask)])
     assert len(found[0]) < len(found[1])
     assert found[1].max() <= 3 < found[2].max()
+
+
+def test_textures_of_an_interrupted_process_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "textures"
+    file.write_bytes(b"half")
+
+    def load() -> None:
+        if file.exists():
+            raise EOFError
+        constants.save_compressed_pickle(str(file), {"size": 7})
+
+    monkeypatch.setattr(constants, "TEXTURE_CACHE_FILE", str(file))
+    monkeypatch.setattr(constants, "load_all_textures", load)
+    monkeypatch.setattr(constants, "save_compressed_pickle", None)
+    _load_textures("Craftax-Classic-Pixels-v1")
+    assert load_compressed_pickle(str(file)) == {"size": 7}

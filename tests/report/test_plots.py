@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from stable_worldmodel.errors import ContractError
-from stable_worldmodel.report.plots import Curves, draw_curves, group_history
+from stable_worldmodel.report.plots import Curves, draw_curves, draw_plan_times, group_history
 
 
 def test_splits_of_one_metric_share_a_plot_and_other_numbers_have_none() -> None:
@@ -34,3 +34,11 @@ def test_plot_is_valid_xml_without_mathtext(ys: list[float]) -> None:
     text = "".join(root.itertext())
     assert "$train$" in text
     assert "mathdefault" not in text
+
+
+@pytest.mark.parametrize("seconds", [[0.5], [0.5, 0.2, 0.9]])
+def test_the_share_of_solves_rises_from_none_to_all(seconds: list[float]) -> None:
+    root = ElementTree.fromstring(draw_plan_times({"cem": seconds}))
+    line = next(path for path in root.iter() if "--series-1" in path.get("style", ""))
+    heights = [float(number) for number in line.get("d", "").replace("M", "").replace("L", "").split()[1::2]]
+    assert max(heights) - min(heights) > 100  # points, most of the height of the plot

@@ -76,6 +76,16 @@ def test_equal_names_are_told_apart_by_their_runs(run: Path, tmp_path: Path) -> 
     assert {key for row in report.history for key in row} == {"step", "walks train/loss", "other train/loss"}
 
 
+def test_files_of_swm_eval_are_shown_by_their_subject(run: Path) -> None:
+    results = Results.load(run / "first.json")
+    results.protocol["evaluation"] = {"subject": "runs/lewm"}
+    (run / "first.json").unlink()
+    results.save(run / "lewm-0123abcd.json")
+    assert [c.policy for c in read_report([run]).comparisons] == ["runs/lewm", "second"]
+    results.save(run / "lewm-89efabcd.json")  # the subject does not tell these two apart
+    assert [c.policy for c in read_report([run]).comparisons] == ["lewm-0123abcd", "lewm-89efabcd", "second"]
+
+
 def test_what_cannot_be_paired_is_said_and_not_hidden(run: Path) -> None:
     with swm.World("toy/Walk-v0", num_envs=2, image_shape=(16, 16), verbose=0) as world:
         world.set_policy(RandomPolicy(seed=0))

@@ -1,5 +1,7 @@
 """Helpers shared by all layers."""
 
+import importlib.util
+import subprocess
 import sys
 
 import pytest
@@ -61,3 +63,13 @@ def test_provenance_is_complete():
     assert found["versions"]["python"] == sys.version.split()[0]
     assert {"git_revision", "platform", "cpu_count", "command"} <= found.keys()
     assert "stable-worldmodel" in package_versions()
+
+
+def test_provenance_has_the_version_of_a_simulator_and_does_not_import_it():
+    script = """if True:
+        import sys
+        from stable_worldmodel.utils.provenance import package_versions
+        print("mujoco" in package_versions(), "mujoco" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(importlib.util.find_spec("mujoco") is not None), "False"]

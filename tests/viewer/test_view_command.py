@@ -11,7 +11,10 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from stable_worldmodel.data import load_dataset
 
 
 def command(*arguments: object) -> list[str]:
@@ -68,7 +71,28 @@ def test_rerun_that_is_not_installed_is_named_with_its_extra(run: Path) -> None:
 
 @pytest.mark.skipif(find_spec("rerun") is None, reason="rerun-sdk is not installed")
 def test_rerun_writes_an_episode(run: Path, tmp_path: Path) -> None:
-    done = swm(run, "--rerun", "--episode", 2, "--save", tmp_path / "deep" / "episode.rrd")
+    path = tmp_path / "deep" / "episode.rrd"
+    done = swm(run, "--rerun", "--episode", 2, "--save", path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "deep" / "episode.rrd").read_bytes()[:3] == b"RRF"
+    stored = load_dataset(run / "dataset.h5").load_episode(2)
+    recorded = read_rrd(path)
+    rows = len(stored["step_idx"])
+    assert {"/images/pixels", "/images/goal", "/columns/action", "/columns/reward"} <= recorded.keys()
+    assert all(sorted(values) == list(range(rows)) for values in recorded.values())
+    for t in range(rows):
+        np.testing.assert_array_equal(recorded["/images/pixels"][t], stored["pixels"][t].ravel())
+        np.testing.assert_allclose(recorded["/columns/action"][t], stored["action"][t].ravel())
     assert "no episode 99" in swm(run, "--rerun", "--episode", 99, "--save", tmp_path / "e.rrd").stderr
+
+
+def read_rrd(path: Path) -> dict[str, dict[int, np.ndarray]]:
+    """What a recording holds: entity -> row -> numbers, of columns as they are and of images as bytes."""
+    reader = pytest.importorskip("rerun.chunk").RrdReader(path)
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for chunk in reader.stream():
+        batch = chunk.to_record_batch()
+        column = next((name for name in batch.schema.names if name in ("Image:buffer", "Scalars:scalars")), None)
+        if column is not None:
+            for t, values in zip(batch.column("row").to_pylist(), batch.column(column).to_pylist(), strict=True):
+                found.setdefault(chunk.entity_path, {})[t] = np.ravel(values)
+    return found

@@ -8,6 +8,7 @@ from stable_worldmodel.errors import ContractError
 from stable_worldmodel.wm import build_model, preset_config
 from stable_worldmodel.wm.dreamer import BlockGRU, Dreamer, lambda_returns
 from stable_worldmodel.wm.dreamer.networks import BlockLinear
+from stable_worldmodel.wm.dreamer.rssm import State
 from stable_worldmodel.wm.training import after_step
 
 
@@ -165,11 +166,11 @@ def test_actor_and_critic_do_not_reach_the_world_model(model, rng):
 
 
 def test_imagined_latents_carry_no_gradient(model, rng):
-    state = model.rssm.initial(3, torch.zeros(1)).flat()
+    state = State(*(part.unflatten(0, (3, 2)) for part in model.rssm.initial(6, torch.zeros(1))))
     with torch.no_grad():
         latents, actions = model._imagine(state, rng)
-    assert latents.shape == (3, 1 + 3, 96)
-    assert actions.shape == (3, 3, 2)
+    assert latents.shape == (6, 1 + 3, 96)
+    assert actions.shape == (6, 3, 2)
     assert not latents.requires_grad
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from stable_worldmodel import spaces
 from stable_worldmodel.envs import ale
 from stable_worldmodel.envs.env2d import column
+from stable_worldmodel.envs.resizable import Resizable
 from stable_worldmodel.envs.variation import FactorSpace, recorded_factors
 from stable_worldmodel.errors import ContractError
 
@@ -19,7 +20,7 @@ _PRIME = 24  # frames after which an action is surely the one that is held, what
 _LENGTH = 4  # bytes in front of an emulator state that say how long it is
 
 
-class ALEEnv(gym.Env):
+class ALEEnv(Resizable, gym.Env):
     """An Atari game of the package `ale_py`, with the rules of its ids `ALE/<Game>-v5`.
 
     Observation, action, reward, termination and truncation are the package's: with the same seed and no variation an
@@ -171,18 +172,6 @@ class ALEEnv(gym.Env):
             raise gym.error.ResetNeeded("ALEEnv has no episode yet; call reset() first")
 
     # ------------------------------------------------------------------ pictures
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()`."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        height, width = shape
-        if height < 1 or width < 1:
-            raise ContractError(f"render_shape={shape}: expected positive (H, W)")
-        self._shape = int(height), int(width)
-
     def render(self) -> np.ndarray | None:
         """The screen, scaled to `render_shape`; a new uint8 array (H, W, 3). None without a render mode."""
         self._require_episode()

@@ -12,6 +12,7 @@ from PIL import Image
 from stable_worldmodel import spaces
 from stable_worldmodel.envs.craftax.program import Program, program
 from stable_worldmodel.envs.env2d import column
+from stable_worldmodel.envs.resizable import Resizable
 from stable_worldmodel.envs.variation import FactorSpace, recorded_factors
 from stable_worldmodel.errors import ContractError
 
@@ -34,7 +35,7 @@ CLASSIC = {
 }
 
 
-class CraftaxWrapper(gym.Env):
+class CraftaxWrapper(Resizable, gym.Env):
     """One variant of Craftax, without automatic resets. Nothing is varied unless asked for.
 
     Observations are float32 in [0, 1], rewards the package's; the end of an episode, of time too, is a termination.
@@ -155,18 +156,6 @@ class CraftaxWrapper(gym.Env):
             raise gym.error.ResetNeeded(f"{type(self).__name__} has no episode yet; call reset() first")
 
     # ------------------------------------------------------------------ pictures
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()`."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        height, width = shape
-        if height < 1 or width < 1:
-            raise ContractError(f"render_shape={shape}: expected positive (H, W)")
-        self._shape = int(height), int(width)
-
     def render(self) -> np.ndarray | None:
         """What the player sees, scaled to `render_shape`, uint8 (H, W, 3); None without a render mode.
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
 import io
+import os
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stable_worldmodel.errors import ContractError, require
+from stable_worldmodel.utils.files import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
 
 
 class Program:
@@ -31,6 +41,7 @@ class Program:
         make: Any = require("craftax.craftax_env", "craftax")
         self._device = self._jax.devices(backend)[0]
         with contextlib.redirect_stdout(io.StringIO()):  # it tells about its textures
+            _load_textures(name)
             env = make.make_craftax_env_from_name(name, auto_reset=False)
         self.params = env.default_params
         self.num_actions = int(env.action_space(self.params).n)
@@ -80,6 +91,31 @@ class Program:
             leaves.append(content[at:end].view(leaf.dtype).reshape(leaf.shape))
             at = end
         return self._jax.tree_util.tree_unflatten(self._tree, leaves)
+
+
+def _load_textures(name: str) -> None:
+    """Let the package prepare what it draws with, or load it: one process at a time, as that takes minutes."""
+    if "Pixels" not in name:
+        return
+    module: Any = require(f"craftax.{'craftax_classic' if 'Classic' in name else 'craftax'}.constants", "craftax")
+    module.save_compressed_pickle = _save  # its own is read by others before it is complete
+    folder = os.open(Path(module.__file__).parent, os.O_RDONLY) if fcntl else None
+    try:
+        if folder is not None:
+            with contextlib.suppress(OSError):  # of file systems without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            module.load_all_textures()
+        except EOFError:  # the package alone was interrupted while it saved them
+            Path(module.TEXTURE_CACHE_FILE).unlink()
+            module.load_all_textures()
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def _save(path: str, content: Any) -> None:
+    write_atomically(path, bz2.compress(pickle.dumps(content)))
 
 
 @functools.cache

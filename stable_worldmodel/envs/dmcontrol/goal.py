@@ -29,14 +29,7 @@ class ConfigurationGoal(DMControlWrapper):
         """Whether the task is to reach a configuration."""
         return self.tasks[self.task].has_goal
 
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()` and of `goal`; may be set at any time."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        DMControlWrapper.render_shape.fset(self, shape)  # type: ignore[attr-defined]
+    def _resized(self) -> None:
         if self._started and self.has_goal:
             self._draw_goal()
 

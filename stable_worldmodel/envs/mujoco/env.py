@@ -12,13 +12,14 @@ from stable_worldmodel.envs.env2d import column
 from stable_worldmodel.envs.mujoco.factors import Factor
 from stable_worldmodel.envs.mujoco.renderer import Look
 from stable_worldmodel.envs.mujoco.simulation import Simulation
+from stable_worldmodel.envs.resizable import Resizable
 from stable_worldmodel.envs.variation import is_covered, recorded_factors
 from stable_worldmodel.errors import ContractError
 
 State = tuple[np.ndarray, np.ndarray]  # qpos, qvel
 
 
-class MujocoEnv(gym.Env):
+class MujocoEnv(Resizable, gym.Env):
     """Mixin for an env around a `Simulation`, which a subclass builds by `_simulate(model, data, table)`.
 
     It may stand before another env class in the bases. What the subclass takes from here: `variation_space`,
@@ -54,18 +55,6 @@ class MujocoEnv(gym.Env):
             self.variation_space.set_init_value(init_value)
 
     # ------------------------------------------------------------------ pictures
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()`; may be set at any time."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        height, width = shape
-        if height < 1 or width < 1:
-            raise ContractError(f"render_shape={shape}: expected positive (H, W)")
-        self._shape = int(height), int(width)
-
     @property
     def quality(self) -> str:
         """Level of detail of the pictures: "full", "matched" or "fast"."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from stable_worldmodel.envs.mujoco.factors import Factor
 from stable_worldmodel.envs.ogbench import factors, package
 from stable_worldmodel.envs.ogbench.manipulation import Manipulation
-from stable_worldmodel.errors import ContractError
 
 _base = package.load("manipspace.envs.cube_env").CubeEnv
 ENV_TYPES = {"single": 1, "double": 2, "triple": 3, "quadruple": 4, "octuple": 8}
@@ -36,7 +34,7 @@ class CubeEnv(Manipulation, _base):  # type: ignore[misc, valid-type]
     mode "data_collection" the factors place them, and their places are varied by default.
 
     Args:
-        env_type: one of `ENV_TYPES`.
+        env_type: one of `ENV_TYPES`; "single" by default.
         ob_type: "states", or "pixels" for pictures as observations and a transparent arm.
         permute_blocks: whether cubes change roles in tasks.
         multiview: whether `render_multiview` returns two views.
@@ -47,31 +45,13 @@ class CubeEnv(Manipulation, _base):  # type: ignore[misc, valid-type]
         kwargs: of the package: `mode`, `terminate_at_goal`, `success_timing`, `visualize_info`, `reward_task_id`, …
     """
 
+    variants = tuple(ENV_TYPES)
     side_cameras = {  # noqa: RUF012
         "side": {"pos": (1.287, 0.0, 0.509), "xyaxes": (1.0, 0.0, 0.0, -0.001, 0.628, 0.778)},
         "side_pixels": {"pos": (0.414, -0.753, 0.639), "xyaxes": (1.0, 0.0, 0.0, -0.001, 0.628, 0.778)},
     }
     angle = 10.0
     smooth = 128
-
-    def __init__(
-        self,
-        env_type: str = "single",
-        ob_type: str = "states",
-        permute_blocks: bool = True,
-        multiview: bool = False,
-        height: int = 224,
-        width: int = 224,
-        render_mode: str | None = None,
-        init_value: Mapping[str, Any] | None = None,
-        quality: str = "matched",
-        **kwargs: Any,
-    ):
-        if env_type not in ENV_TYPES:
-            raise ContractError(f"env_type={env_type!r}: expected one of {', '.join(ENV_TYPES)}")
-        super().__init__(
-            env_type, ob_type, permute_blocks, multiview, height, width, render_mode, init_value, quality, kwargs
-        )
 
     def _table(self) -> tuple[Factor, ...]:
         count, area = self._num_cubes, self._object_sampling_bounds
@@ -98,9 +78,14 @@ class CubeEnv(Manipulation, _base):  # type: ignore[misc, valid-type]
         self.initialize_arm()
         self._arrange(np.asarray(self.cur_task_info["init_xyzs"], np.float64)[order], jitter=True)
 
-    def pre_step(self) -> None:
-        """Remember where everything is before a step."""
-        self._prev_qpos, self._prev_qvel = self._data.qpos.copy(), self._data.qvel.copy()
+    def post_step(self) -> None:
+        """Find out what is at its goal, and mark the goals."""
+        reached = self._compute_successes()
+        collecting = self._mode == "data_collection"
+        self._success = reached[self._target_block] if collecting else all(reached)
+        for cube, geoms in enumerate(self._cube_target_geom_ids_list):
+            marked = self._visualize_info and (not collecting or cube == self._target_block)
+            self._model.geom_rgba[geoms, 3] = 0.2 if marked else 0.0
 
     def set_state(self, qpos: Any, qvel: Any) -> None:
         """Go on from these positions and velocities."""

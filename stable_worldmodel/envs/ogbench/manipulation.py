@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from stable_worldmodel.envs.mujoco.factors import Factor
 from stable_worldmodel.envs.mujoco.meshes import Detail
-from stable_worldmodel.envs.ogbench import package
+from stable_worldmodel.envs.ogbench import arm, package
 from stable_worldmodel.envs.ogbench.factors import HALF, PLACED
 from stable_worldmodel.envs.ogbench.restorable import Restorable
 from stable_worldmodel.errors import ContractError
@@ -26,23 +27,27 @@ _ELEMENTS = (
 class Manipulation(Restorable):
     """A robot arm and things on a table. Subclasses have a `_table` of factors and `_set_up_task`."""
 
+    variants: tuple[str, ...]  # what `env_type` may be; the first is the default, and one alone takes any name
     side_cameras: Mapping[str, Mapping[str, tuple[float, ...]]]
     angle: float  # degrees that `camera.angle_delta` may turn
     details: Mapping[float, Detail] = {96: COARSE, np.inf: FINE}  # of the robot by the longest side of a picture
 
     def __init__(
         self,
-        env_type: str,
-        ob_type: str,
-        permute_blocks: bool,
-        multiview: bool,
-        height: int,
-        width: int,
-        render_mode: str | None,
-        init_value: Mapping[str, Any] | None,
-        quality: str,
-        kwargs: Mapping[str, Any],
+        env_type: str | None = None,
+        ob_type: str = "states",
+        permute_blocks: bool = True,
+        multiview: bool = False,
+        height: int = 224,
+        width: int = 224,
+        render_mode: str | None = None,
+        init_value: Mapping[str, Any] | None = None,
+        quality: str = "matched",
+        **kwargs: Any,
     ):
+        env_type = self.variants[0] if env_type is None else env_type
+        if len(self.variants) > 1 and env_type not in self.variants:
+            raise ContractError(f"env_type={env_type!r}: expected one of {', '.join(self.variants)}")
         _check_arguments(render_mode, ob_type, kwargs)
         self.multiview = multiview
         self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
@@ -111,6 +116,7 @@ class Manipulation(Restorable):
         self._model.opt.timestep = self._physics_timestep
         mujoco.mj_forward(self._model, self._data)
         self.post_compilation()
+        self._pad_id = self._model.body("ur5e/robotiq/right_pad").id
         self._dirty = False
 
     def _model_and_data(self) -> tuple[Any, Any]:
@@ -177,9 +183,58 @@ class Manipulation(Restorable):
         mujoco.mj_rnePostConstraint(model, data)  # forces of contacts
         self.post_step()
 
+    def pre_step(self) -> None:
+        """Remember where everything is before a step."""
+        self._prev_qpos, self._prev_qvel = self._data.qpos.copy(), self._data.qvel.copy()
+
+    def set_control(self, action: np.ndarray) -> None:
+        """Command the arm to where an action in [-1, 1] moves the gripper; see the package."""
+        data, site, down = self._data, self._pinch_site_id, (0.0, 1.0, 0.0, 0.0)
+        x, y, z, yaw, opening = self.unnormalize_action(action).tolist()
+        moves = zip(data.site_xpos[site].tolist(), (x, y, z), *self._workspace_bounds.tolist(), strict=True)
+        position = [arm.clipped(at + by, low, high) for at, by, low, high in moves]
+        now = arm.about_z(float(arm.yaw_of_matrix(data.site_xmat[site])))
+        wanted = arm.times(arm.times(arm.about_z(yaw), now), arm.inverse(down))
+        gripper = arm.times(arm.about_z(float(arm.yaw_of(wanted))), down)
+        flange = self._T_pa.wxyz_xyz.tolist()  # as the gripper sees it
+        offset = arm.turned(gripper, flange[4:])
+        data.ctrl[self._arm_actuator_ids] = arm.joint_angles(
+            self._ik,
+            [there + at for there, at in zip(offset, position, strict=True)],
+            arm.times(gripper, tuple(flange[:4])),
+            data.qpos[self._arm_joint_ids],
+        )
+        data.ctrl[self._gripper_actuator_ids] = 255.0 * arm.clipped(self._opening + opening, 0.0, 1.0)
+
+    @property
+    def _opening(self) -> float:
+        """Of the gripper, 0…1."""
+        return arm.clipped(float(self._data.qpos[self._gripper_opening_joint_id]) / 0.8, 0.0, 1.0)
+
     def compute_ob_info(self) -> dict[str, Any]:
         """What the package tells of the present; within a step it is found out once."""
-        return dict(self._told) if self._told is not None else super().compute_ob_info()  # type: ignore[misc]
+        if self._told is not None:
+            return dict(self._told)
+        data, joints, site = self._data, self._arm_joint_ids, self._pinch_site_id
+        qpos, qvel, force = data.qpos, data.qvel, data.cfrc_ext[self._pad_id]
+        info = {
+            "proprio/joint_pos": qpos[joints],
+            "proprio/joint_vel": qvel[joints],
+            "proprio/effector_pos": data.site_xpos[site].copy(),
+            "proprio/effector_yaw": np.array([arm.yaw_of_matrix(data.site_xmat[site])]),
+            "proprio/gripper_opening": np.array([self._opening]),
+            "proprio/gripper_vel": qvel[[self._gripper_opening_joint_id]],
+            "proprio/gripper_contact": np.array([arm.clipped(math.sqrt(force.dot(force)) / 50, 0.0, 1.0)]),
+        }
+        self.add_object_info(info)
+        return info | {
+            "prev_qpos": self._prev_qpos.copy(),
+            "prev_qvel": self._prev_qvel.copy(),
+            "qpos": qpos.copy(),
+            "qvel": qvel.copy(),
+            "control": data.ctrl.copy(),
+            "time": np.array([data.time]),
+        }
 
     def _outcome(self) -> tuple[bool, bool, float]:
         return bool(self._success), bool(self.terminate_episode()), float(self.compute_reward())

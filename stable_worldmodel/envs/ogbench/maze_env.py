@@ -234,14 +234,7 @@ class MazeEnv(MujocoEnv):
         return np.asarray(maze.get_oracle_subgoal(xy, goal)[0], np.float64)
 
     # ------------------------------------------------------------------ pictures
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()` and of `goal`; may be set at any time."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        MujocoEnv.render_shape.fset(self, shape)  # type: ignore[attr-defined]
+    def _resized(self) -> None:
         self._goal = None
 
     def render(self, *args: Any, **kwargs: Any) -> np.ndarray | None:

@@ -211,14 +211,7 @@ class Restorable(MujocoEnv):
             return self.render(camera, *args, **kwargs)
         return {name: self.render(name, *args, **kwargs) for name in ("front_pixels", "side_pixels")}
 
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()` and of `goal`; may be set at any time."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        MujocoEnv.render_shape.fset(self, shape)  # type: ignore[attr-defined]
+    def _resized(self) -> None:
         self._goal = None
 
     def get_pixel_observation(self) -> np.ndarray:

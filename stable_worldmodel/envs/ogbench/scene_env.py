@@ -34,29 +34,13 @@ class SceneEnv(Manipulation, _base):  # type: ignore[misc, valid-type]
     Args: those of CubeEnv; `env_type` is for compatibility.
     """
 
+    variants = ("scene",)
     side_cameras = {  # noqa: RUF012
         "side_pixels": {"pos": (0.4, -0.505, 0.762), "xyaxes": (1.0, 0.0, 0.0, 0.0, 0.771, 0.637)},
     }
     angle = 5.0
     smooth = 480  # the window and the drawer are all edges
     details = {np.inf: FINE}  # noqa: RUF012  (the camera at the side sees the arm from near)
-
-    def __init__(
-        self,
-        env_type: str = "scene",
-        ob_type: str = "states",
-        permute_blocks: bool = True,
-        multiview: bool = False,
-        height: int = 224,
-        width: int = 224,
-        render_mode: str | None = None,
-        init_value: Mapping[str, Any] | None = None,
-        quality: str = "matched",
-        **kwargs: Any,
-    ):
-        super().__init__(
-            env_type, ob_type, permute_blocks, multiview, height, width, render_mode, init_value, quality, kwargs
-        )
 
     def _table(self) -> tuple[Factor, ...]:
         area, red = self._object_sampling_bounds, self._colors["red"][:3]
@@ -246,8 +230,13 @@ class SceneEnv(Manipulation, _base):  # type: ignore[misc, valid-type]
         return super()._info() | {"goal_button_states": self._target_button_states.copy()}
 
     def pre_step(self) -> None:
-        """Remember the states of the buttons and everything else before a step."""
+        """Remember the states of the buttons and where everything is before a step."""
         super().pre_step()
+        self._prev_button_states = self._cur_button_states.copy()
+        self._prev_ob_info = {  # what the package reads of all that it would note here
+            f"privileged/button_{button}_pos": self._data.joint(f"buttonbox_joint_{button}").qpos.copy()
+            for button in range(self._num_buttons)
+        }
 
     def reset_options_from_dataset(self, init_row: Mapping[str, Any], goal_row: Mapping[str, Any]) -> dict[str, Any]:
         """See Manipulation; states of the buttons are restored as well if they were recorded."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from stable_worldmodel import spaces
 from stable_worldmodel.envs.env2d import column
+from stable_worldmodel.envs.resizable import Resizable
 from stable_worldmodel.envs.rocket_landing import flight
 from stable_worldmodel.envs.variation import FactorSpace, recorded_factors
 from stable_worldmodel.errors import ContractError
@@ -22,7 +23,7 @@ LANDED = {"spin": 5.0, "speed": 4.0, "tilt": 0.6, "lateral": 12.0, "height": 3.0
 _COLORS = {"body": (255, 204, 0), "fin": (51, 51, 51), "leg": (0, 0, 0), "booster": (51, 51, 51)}
 
 
-class RocketLandingEnv(gym.Env):
+class RocketLandingEnv(Resizable, gym.Env):
     """A rocket falls towards a pad and has to land on it; physics, rewards on the way and sizes are PyFlyt's.
 
     Observation, float64 (30,), or (29,) with Euler angles: angular velocity 3, attitude 4 or 3, velocity 3 in the
@@ -234,17 +235,7 @@ class RocketLandingEnv(gym.Env):
         super().close()
 
     # ------------------------------------------------------------------ pictures
-    @property
-    def render_shape(self) -> tuple[int, int]:
-        """(H, W) of `render()` and of `goal`."""
-        return self._shape
-
-    @render_shape.setter
-    def render_shape(self, shape: tuple[int, int]) -> None:
-        height, width = shape
-        if height < 1 or width < 1:
-            raise ContractError(f"render_shape={shape}: expected positive (H, W)")
-        self._shape = int(height), int(width)
+    def _resized(self) -> None:
         if self._history is not None and self._goal is not None:
             self._goal = self._draw_goal()
 

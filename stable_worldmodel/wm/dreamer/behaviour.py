@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stable_worldmodel.wm.distributed import drawn
 from stable_worldmodel.wm.distributions import LOG_2PI, PercentileScale, TwoHot
 from stable_worldmodel.wm.dreamer.config import DreamerConfig
 from stable_worldmodel.wm.dreamer.networks import head, scale_output
@@ -47,10 +48,10 @@ class Actor(nn.Module):
         """A drawn action (..., A)."""
         if self.config.discrete:
             log_p = self._log_p(latent)  # (..., A)
-            uniform = torch.rand(log_p.shape, generator=generator, device=log_p.device).clamp(1e-20, 1 - 1e-7)
+            uniform = drawn(torch.rand, log_p.shape, generator, device=log_p.device).clamp(1e-20, 1 - 1e-7)
             return F.one_hot((log_p - (-uniform.log()).log()).argmax(dim=-1), log_p.shape[-1]).to(log_p)
         mean, std = self._normal(latent)
-        return mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + std * drawn(torch.randn, mean.shape, generator, device=mean.device)
 
     def mode(self, latent: torch.Tensor) -> torch.Tensor:
         """The most likely action (..., A)."""

@@ -118,9 +118,9 @@ class Dreamer(nn.Module):
         the clips themselves.
         """
         assert self.behaviour is not None
-        c, start = self.config, states.flat()
+        c = self.config
         with torch.no_grad():
-            latents, actions = self._imagine(start, generator)  # (N, 1 + H, F), (N, H, A), N = B * T
+            latents, actions = self._imagine(states, generator)  # (N, 1 + H, F), (N, H, A), N = B * T
             imagined = self._predicted_reward(latents)  # (N, 1 + H)
             going_on = torch.sigmoid(self.continues(latents)[..., 0].float())  # (N, 1 + H)
             going_on[:, 0] = (continues.flatten() > 0).float()
@@ -137,14 +137,14 @@ class Dreamer(nn.Module):
         return terms, metrics
 
     def _imagine(self, state: State, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents (N, 1 + H, F) from `state` on, and the actor's actions (N, H, A) between them."""
+        """Latents (N, 1 + H, F) from states (B, T, ...) on, N = B * T, and the actor's actions (N, H, A) there."""
         assert self.behaviour is not None
         latents, actions = [state.latent], []
         for _ in range(self.config.imagined_steps):
-            actions.append(self.behaviour.actor.sample(latents[-1], generator))  # (N, A)
+            actions.append(self.behaviour.actor.sample(latents[-1], generator))  # (B, T, A)
             state = self.rssm.imagine(state, actions[-1], generator)
-            latents.append(state.latent)  # (N, F)
-        return torch.stack(latents, dim=1), torch.stack(actions, dim=1)
+            latents.append(state.latent)  # (B, T, F)
+        return torch.stack(latents, dim=2).flatten(0, 1), torch.stack(actions, dim=2).flatten(0, 1)
 
     def _continue_target(self, batch: Batch, like: torch.Tensor) -> torch.Tensor:
         """(1 - terminated) * (1 - 1 / discount_horizon), (B, T)."""

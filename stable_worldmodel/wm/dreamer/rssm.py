@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stable_worldmodel.wm.distributed import drawn
 from stable_worldmodel.wm.dreamer.config import DreamerConfig
 from stable_worldmodel.wm.dreamer.networks import BlockLinear, RMSNorm, dense, head
 
@@ -26,12 +27,6 @@ class State(NamedTuple):
     def latent(self) -> torch.Tensor:
         """What the heads read, (..., h + S * K)."""
         return torch.cat([self.deter, self.stoch], dim=-1)
-
-    def flat(self) -> State:
-        """Without gradient, and with its leading axes as one."""
-        return State(
-            self.deter.detach().flatten(0, -2), self.stoch.detach().flatten(0, -2), self.logits.detach().flatten(0, -3)
-        )
 
 
 class BlockGRU(nn.Module):
@@ -145,7 +140,7 @@ class RSSM(nn.Module):
         """One-hot states (..., S * K), with the gradient of the probabilities."""
         scores = logits
         if sample:
-            uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+            uniform = drawn(torch.rand, logits.shape, generator, device=logits.device)
             scores = logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))  # the Gumbel trick
         one_hot = F.one_hot(scores.argmax(dim=-1), logits.shape[-1]).to(logits)  # (..., S, K)
         p = logits.exp()

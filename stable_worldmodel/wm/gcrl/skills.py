@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stable_worldmodel.wm.distributed import drawn
 from stable_worldmodel.wm.gcrl.networks import Predictor, QPredictor, TrunkSizes
 from stable_worldmodel.wm.loss import Terms, expectile_loss
 from stable_worldmodel.wm.mlp import follow
@@ -69,4 +70,4 @@ class Skills(nn.Module):
 
 def random_skills(rows: int, width: int, like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Unit vectors (rows, width), uniform over directions."""
-    return F.normalize(torch.randn(rows, width, generator=generator, device=like.device), dim=-1)
+    return F.normalize(drawn(torch.randn, (rows, width), generator, device=like.device), dim=-1)

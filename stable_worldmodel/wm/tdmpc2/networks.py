@@ -58,7 +58,7 @@ class ColumnsEncoder(nn.Module):
             if pixels.dtype == torch.uint8:
                 images = images / 255 - 0.5
             if shift and self.config.shift:
-                images = random_shift(images, self.config.shift, generator)
+                images = random_shift(images, self.config.shift, generator, pixels.shape[1])
             parts.append(encoder(images).unflatten(0, pixels.shape[:2]))  # (B, T, D)
         for name, encoder in self.vector_encoders.items():
             x = _chosen(entry(batch, name), frames).to(_parameter(encoder)).flatten(2)  # (B, T, d)
