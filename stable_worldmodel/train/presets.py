@@ -53,7 +53,7 @@ _GCRL: Row = {
     "weight_decay": 0.01,
     "warmup": 0.0,
 }
-_GCRL_SMALL: Row = {**_GCRL, **_CPU, "epochs": 5, "max_steps": 2000, "batch_size": 64}
+_GCRL_SMALL: Row = {**_GCRL, **_CPU, "epochs": 10, "max_steps": 4000, "batch_size": 64, "learning_rate": 1e-3}
 _GCRL_DEBUG: Row = {**_DEBUG, "num_steps": 4, "frameskip": 1}
 _VALUES: dict[str, Row] = {"paper": _GCRL, "small": _GCRL_SMALL, "debug": _GCRL_DEBUG}
 
@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, Row]] = {
     },
     "gcbc": {
         "paper": {**_GCRL, "learning_rate": 1e-4},
-        "small": {**_GCRL_SMALL, "learning_rate": 3e-4},
+        "small": _GCRL_SMALL,
         "debug": _GCRL_DEBUG,
     },
     "gciql": {**_VALUES, "paper": {**_GCRL, "batch_size": 32}},

@@ -1,8 +1,8 @@
 """Image backbones by name, as frozen or trainable sources of patch features.
 
-A name is one of `BACKBONES`; `vit`, a transformer of this library without pretrained weights; `timm:<model>`; a folder
-of weights in the layout of the `transformers` package; or a hub id `<owner>/<model>`. Weights are read from safetensors
-only, and no code from a hub is run.
+A name is one of `BACKBONES`; `vit` or `conv`, networks of this library without pretrained weights; `timm:<model>`; a
+folder of weights in the layout of the `transformers` package; or a hub id `<owner>/<model>`. Weights are read from
+safetensors only, and no code from a hub is run.
 
 Shapes: B clips, T frames, P patches, W feature width.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,31 @@ class ScratchViT(Backbone):
         return self.model.patch_features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
 
+class ScratchConv(Backbone):
+    """Strided convolutions, each of half the resolution, for training from scratch: the quickest to learn from little.
+
+    Args:
+        channels: of the layers before the last.
+        width: channels of the last layer, the features of a patch; with n layers, patches are 2^n px wide.
+    """
+
+    def __init__(self, image_size: int, frozen: bool, channels: Sequence[int] = (16, 32, 64), width: int = 16) -> None:
+        super().__init__(image_size, frozen)
+        patch_size = 2 ** (len(channels) + 1)
+        if image_size % patch_size:
+            raise ContractError(f"image_size={image_size}: expected a multiple of {patch_size}, for {channels=}")
+        layers: list[nn.Module] = []
+        for before, after in pairwise([3, *channels, width]):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GELU()]
+        self.model = nn.Sequential(*layers[:-1])
+        self.patches, self.width = (image_size // patch_size) ** 2, width
+        self._freeze()
+
+    def _features(self, frames: torch.Tensor) -> torch.Tensor:
+        found = self.model(frames.flatten(0, 1))  # (B * T, W, s, s)
+        return found.flatten(2).transpose(1, 2).unflatten(0, frames.shape[:2])
+
+
 class TransformersBackbone(Backbone):
     """A model of the `transformers` package; class and register tokens are dropped, ResNets give one token."""
 
@@ -218,6 +244,9 @@ class TimmBackbone(Backbone):
         return features[:, -self.patches :].unflatten(0, frames.shape[:2])
 
 
+_SCRATCH: dict[str, type[Backbone]] = {"vit": ScratchViT, "conv": ScratchConv}
+
+
 def create_backbone(
     name: str,
     *,
@@ -240,8 +269,8 @@ def create_backbone(
     """
     values = dict(options or {})
     try:
-        if name == "vit":
-            return ScratchViT(image_size, frozen, **values)
+        if name in _SCRATCH:
+            return _SCRATCH[name](image_size, frozen, **values)
         if name.startswith("timm:"):
             return TimmBackbone(name.removeprefix("timm:"), pretrained, image_size, frozen, values)
         return _from_transformers(name, image_size, pretrained, frozen, revision, values)
@@ -255,14 +284,16 @@ def _from_transformers(
     spec, folder = BACKBONES.get(name), Path(name).expanduser()
     if spec is None and not folder.is_dir() and name.count("/") != 1:
         raise ContractError(
-            f"unknown backbone {name!r}: expected 'vit', 'timm:<model>', a folder, a hub id '<owner>/<model>' or one "
-            f"of {sorted(BACKBONES)}"
+            f"unknown backbone {name!r}: expected 'vit', 'conv', 'timm:<model>', a folder, a hub id '<owner>/<model>' "
+            f"or one of {sorted(BACKBONES)}"
         )
     transformers = require("transformers", EXTRA)
     mean, std = (_HALF, _HALF) if spec is not None and spec.half else (IMAGE_MEAN, IMAGE_STD)
     if not pretrained:
         if spec is None:
-            raise ContractError(f"backbone {name!r} without weights: expected one of {sorted(BACKBONES)} or 'vit'")
+            raise ContractError(
+                f"backbone {name!r} without weights: expected one of {sorted(BACKBONES)} or 'vit', 'conv'"
+            )
         size_name = "crop_size" if spec.model_type == "vjepa2" else "image_size"
         config = transformers.AutoConfig.for_model(spec.model_type, **{**spec.values, size_name: image_size, **values})
         return TransformersBackbone(transformers.AutoModel.from_config(config), image_size, frozen, mean, std)

@@ -177,3 +177,14 @@ def test_checkpoints_name_a_pretrained_backbone_instead_of_holding_it(tmp_path):
         loaded = load_pretrained(folder)
         for name, tensor in model.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_convolutions_halve_the_image_layer_by_layer(pixels):
+    backbone = create_backbone("conv", image_size=32, frozen=False, options={"channels": [4, 8], "width": 6})
+    assert (backbone.patches, backbone.width) == (16, 6)
+    features = backbone(pixels)
+    assert features.shape == (2, 3, 16, 6)
+    features.sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    with pytest.raises(ContractError, match="multiple of 8"):
+        create_backbone("conv", image_size=36, options={"channels": [4, 8]})

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy_batches import clips, debug_model
+from toy_batches import clips, debug_model, draw
 
 from stable_worldmodel.errors import ContractError, MissingKeyError
 from stable_worldmodel.wm import build_model, preset_config
@@ -278,3 +278,40 @@ def test_published_sizes():
         model = build_model(preset_config(name, "paper", pretrained=False))
         counts[name] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert counts == {"gcbc": 20871170, "gcivl": 40168710, "gciql": 59797383, "hilp": 40116612}
+
+
+# -- the trunk of the preset `small` ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in ("gcbc", *VALUES)), ("hilp", {"skills": True})])
+def test_an_mlp_over_convolutions_serves_every_policy(name, more):
+    model = build_model(preset_config(name, "small", action_dim=2, **more))
+    batch = clips(4, 3, size=64)
+    loss, _ = model(batch)
+    loss.backward()
+    unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused
+    info = {"pixels": batch["pixels"], "goal": batch["goal_pixels"]}
+    other = {**info, "goal": 255 - batch["goal_pixels"]}
+    actions = model.eval().get_action(info)
+    assert actions.shape == (4, 2)
+    assert not torch.equal(actions, model.get_action(other))
+
+
+@pytest.mark.slow
+def test_the_small_policy_learns_to_point_at_the_goal():
+    torch.manual_seed(0)
+    options = {"channels": [16, 32], "width": 16}
+    model = build_model(preset_config("gcbc", "small", action_dim=2, image_size=32, backbone_options=options))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(700):
+        place, goal = torch.rand(64, 2), torch.rand(64, 2)
+        action = torch.nn.functional.normalize(goal - place, dim=1)[:, None].expand(-1, 2, -1)
+        frames, goals = (torch.stack([draw(p, 32) for p in points])[:, None] for points in (place, goal))
+        loss, _ = model({"pixels": frames.expand(-1, 2, -1, -1, -1), "goal_pixels": goals, "action": action})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-50:]) / 50 < 0.1, "0.5 is what the mean action has"

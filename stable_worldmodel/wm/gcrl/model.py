@@ -54,7 +54,9 @@ class GCRL(nn.Module):
         )
         self.extra_encoders = nn.ModuleDict({name: Embedder(d, c.embed_dim) for name, d in c.inputs.items()})
         width = self.backbone.width + c.embed_dim * len(c.inputs)
-        self.sizes = TrunkSizes(c.window, self.backbone.patches, width, c.depth, c.heads, c.head_dim, c.mlp_width)
+        self.sizes = TrunkSizes(
+            c.window, self.backbone.patches, width, c.depth, c.heads, c.head_dim, c.mlp_width, c.trunk
+        )
         self.actor = Predictor(self.sizes, c.chunk * c.action_dim)
         if c.policy == "gaussian":
             self.log_std = nn.Parameter(torch.zeros(c.action_dim))

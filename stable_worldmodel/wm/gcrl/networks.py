@@ -1,4 +1,4 @@
-"""Transformers over the patches of a history of frames, conditioned on the patches of a goal.
+"""Networks over the patches of a history of frames, conditioned on the patches of a goal.
 
 Shapes: N rows, T frames, P patches, W token width, E heads of a value function, A action width.
 """
@@ -18,7 +18,7 @@ from stable_worldmodel.wm.mlp import EnsembleMLP
 
 @dataclass(frozen=True)
 class TrunkSizes:
-    """Sizes of one transformer."""
+    """What one trunk is, see `make_trunk`."""
 
     window: int
     patches: int
@@ -27,6 +27,7 @@ class TrunkSizes:
     heads: int
     head_dim: int
     mlp_width: int
+    kind: str = "transformer"  # or mlp
 
 
 class CrossAttention(nn.Module):
@@ -107,12 +108,45 @@ class Trunk(nn.Module):
         return self.norm(pooled[:, 0].unflatten(0, frames.shape[:2]))  # (N, T, W)
 
 
+class MLPTrunk(nn.Module):
+    """Frames (N, T, P, W) and a goal (N, P, W) to one vector (N, T, W) per frame, which sees neither other frames nor
+    an attention: all patches of frame and goal side by side, and two hidden layers.
+
+    Features that differ in few patches, such as those of a small convolutional network, would be lost in a mean over
+    patches, and next to the others in a norm.
+    """
+
+    def __init__(self, sizes: TrunkSizes, goal: bool = True):
+        super().__init__()
+        self.patches, self.has_goal = sizes.patches, goal
+        self.layers = nn.Sequential(
+            nn.Linear((1 + goal) * sizes.patches * sizes.width, sizes.mlp_width),
+            nn.GELU(),
+            nn.Linear(sizes.mlp_width, sizes.mlp_width),
+            nn.GELU(),
+            nn.Linear(sizes.mlp_width, sizes.width),
+            nn.GELU(),
+        )
+
+    def forward(self, frames: torch.Tensor, goal: torch.Tensor | None = None) -> torch.Tensor:
+        x = frames.flatten(2)  # (N, T, P * W)
+        if goal is not None and self.has_goal:
+            wanted = goal.expand(-1, self.patches, -1).flatten(1)  # (N, P * W); a skill is one token
+            x = torch.cat([x, wanted[:, None].expand(-1, x.shape[1], -1)], dim=-1)  # (N, T, 2 * P * W)
+        return self.layers(x)
+
+
+def make_trunk(sizes: TrunkSizes, goal: bool = True, pool: str = "query") -> nn.Module:
+    """The trunk of the given kind; `pool` matters to transformers only."""
+    return MLPTrunk(sizes, goal) if sizes.kind == "mlp" else Trunk(sizes, goal, pool)
+
+
 class Predictor(nn.Module):
     """A trunk and a linear layer: (N, T, out_dim) for frames (N, T, P, W) and goal (N, P, W)."""
 
     def __init__(self, sizes: TrunkSizes, out_dim: int, pool: str = "query"):
         super().__init__()
-        self.trunk = Trunk(sizes, pool=pool)
+        self.trunk = make_trunk(sizes, pool=pool)
         self.out = nn.Linear(sizes.width, out_dim)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
@@ -124,7 +158,7 @@ class QPredictor(nn.Module):
 
     def __init__(self, sizes: TrunkSizes, action_dim: int, critics: int, hidden: int = 256):
         super().__init__()
-        self.trunk = Trunk(sizes, pool="mean")
+        self.trunk = make_trunk(sizes, pool="mean")
         self.heads = EnsembleMLP(critics, [sizes.width + action_dim, hidden, hidden, 1], activation=nn.GELU)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -138,7 +172,7 @@ class MetricValuePredictor(nn.Module):
     def __init__(self, sizes: TrunkSizes, metric_dim: int, critics: int):
         super().__init__()
         self.critics = critics
-        self.trunk = Trunk(sizes, goal=False, pool="mean")
+        self.trunk = make_trunk(sizes, goal=False, pool="mean")
         self.out = nn.Linear(sizes.width, critics * metric_dim)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
