@@ -19,9 +19,9 @@ from stable_worldmodel.errors import ContractError
 def collect(
     env: EnvArgument,
     arguments: EnvArgumentsArgument = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Dataset to write; its suffix decides about the format.")] = (
-        Path("dataset.h5")
-    ),
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Dataset to write; its suffix decides about the format.")
+    ] = "dataset.h5",
     policy: Annotated[
         str,
         typer.Option(
@@ -77,7 +77,8 @@ def collect(
     from stable_worldmodel.data.registry import writer_target
     from stable_worldmodel.envs import resolve_id
 
-    _, target = writer_target(out, format)
+    # A URL is for shards, which are uploaded.
+    target = out if "://" in out and (cluster or shard) else str(writer_target(out, format)[1])
     recipe = Recipe(
         env=resolve_id(env),
         num_envs=num_envs,
@@ -129,13 +130,21 @@ def _sharding(
     return {"cluster": cluster, **({"shards": shards} if shards else {}), "cluster_options": options or None}
 
 
-def _show_shard(target: Path, shard: str, as_json: bool) -> bool:
+def _show_shard(target: str, shard: str, as_json: bool) -> bool:
     """Say what was recorded; False when the shards are merged already."""
+    from stable_worldmodel.cluster.remote import is_remote
     from stable_worldmodel.cluster.shards import ShardedRun, parse_shard, shards_folder
 
-    if not shards_folder(target).is_dir():
+    number, shards = parse_shard(shard)
+    if is_remote(target):
+        if as_json:
+            print_json({"path": target, "shard": number, "shards": shards})
+        else:
+            typer.echo(f"{target}: shard {number}/{shards} is there\nwhen all shards are: swm merge {target}")
+        return True
+    if not shards_folder(Path(target)).is_dir():
         return False
-    run, number = ShardedRun.open(target), parse_shard(shard)[0]
+    run = ShardedRun.open(Path(target))
     if as_json:
         episodes = len(run.episodes_of(number))
         print_json({"path": str(run.path_of(number)), "shard": number, "shards": run.shards, "episodes": episodes})
@@ -155,7 +164,7 @@ class Recipe:
     world: dict[str, Any]  # further arguments of World
     policy: str
     settings: dict[str, Any]  # arguments of the policy
-    out: Path
+    out: str
     collect: dict[str, Any]  # arguments of World.collect
 
     def run(self) -> None:
@@ -179,7 +188,7 @@ class Recipe:
                 "",
                 f"with swm.World({_arguments([repr(self.env), self.num_envs, (size, size)], self.world)}) as world:",
                 f"    world.set_policy(make_policy({policy}))",
-                f"    world.collect({_arguments([repr(str(self.out))], self.collect)})",
+                f"    world.collect({_arguments([repr(self.out)], self.collect)})",
             ]
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_worldmodel.cluster.merge import discard_leftovers, finish_merge, merge_shards
+from stable_worldmodel.cluster.remote import Store, is_remote
 from stable_worldmodel.cluster.shards import STAGING_OPTIONS, ShardedRun, check_shards, shards_folder
 from stable_worldmodel.cluster.worlds import pack_world, unpack_world
 from stable_worldmodel.data.cache import PathLike
@@ -121,8 +122,10 @@ def collect(
         if options is not None:
             raise ContractError("cluster_options belong to cluster=, which was not given")
         collect_shard(world, request, shard, progress)
-        return
-    collect_in_shards(world, request, executor_of(cluster, options), progress)
+    elif is_remote(request.path):
+        collect_in_store(world, request, executor_of(cluster, options), progress)
+    else:
+        collect_in_shards(world, request, executor_of(cluster, options), progress)
 
 
 def collect_shard(world: World, request: Request, number: int, progress: bool | Progress) -> None:
@@ -133,6 +136,9 @@ def collect_shard(world: World, request: Request, number: int, progress: bool | 
     """
     if request.shards is None:
         raise ContractError(f"shard={number!r}: also give shards=, the number of them")
+    if is_remote(request.path):
+        _collect_for_store(world, request, number, progress)
+        return
     begun = request.begin(world)
     if begun is None:
         return
@@ -170,6 +176,61 @@ def collect_in_shards(world: World, request: Request, execute: Executor, progres
             for _ in execute(run_shard, jobs, counter.tick):
                 counter.tick()
     merge_shards(request.path, format=request.format, overwrite=request.mode == "overwrite", progress=progress)
+
+
+def collect_in_store(world: World, request: Request, execute: Executor, progress: bool | Progress) -> None:
+    """The same where the dataset is to be an object: each worker uploads its shards, and this machine merges them."""
+    begun = _begin_in_store(world, request)
+    if begun is None:
+        return
+    store, run, metadata = begun
+    request.options_of(range(0), world.num_envs)
+    there = replace(request, format=run.format.name, shards=run.shards, described=metadata)
+    waiting = [number for number in range(1, run.shards + 1) if not store.has(run, number)]
+    packed = pack_world(world)
+    with open_progress(progress) as display:
+        done = run.episodes - sum(len(run.episodes_of(number)) for number in waiting)
+        task = display.task("collect", run.episodes, done)
+        for number in execute(run_shard, [Job(packed, there, number) for number in waiting]):
+            task.advance(len(run.episodes_of(number)))
+    merge_shards(request.path, overwrite=request.mode == "overwrite", progress=progress)
+
+
+def _collect_for_store(world: World, request: Request, number: int, progress: bool | Progress) -> None:
+    """Record a shard on this machine's disk, where a job before may have begun it, and upload it."""
+    begun = _begin_in_store(world, request)
+    if begun is None:
+        return
+    store, run, _ = begun
+    if not store.has(run, number):
+        collect_shard(world, replace(request, path=str(run.target)), number, progress)
+        store.put(run, number)
+    store.forget(run, number)
+
+
+def _begin_in_store(world: World, request: Request) -> tuple[Store, ShardedRun, dict[str, Any]] | None:
+    """Like `Request.begin`. The run's folder is one on this machine, for this run alone."""
+    store = Store(str(request.path))
+    metadata = run_metadata(world.stepper, world.spec(), request.seed, request.options)
+    if request.described is not None:
+        metadata = {**request.described, "versions": metadata["versions"]}
+    if store.exists() and not store.is_publishing() and request.mode != "overwrite":
+        if request.mode != "resume":
+            raise FileExistsError(f"{store.url} exists; choose another path, or mode 'overwrite' or 'resume'")
+        dataset = load_dataset(store.url)
+        check_same_run(store.url, dict(dataset.metadata), metadata)
+        if dataset.num_episodes == request.episodes:
+            return None
+        raise ContractError(
+            f"{store.url} has {dataset.num_episodes} episodes, not {request.episodes}; objects cannot grow: choose "
+            "another path, or mode 'overwrite'"
+        )
+    what = {key: metadata[key] for key in ("env", "policy", "seed", "options")}
+    sizes = {"episodes": request.episodes, "shards": request.shards, "writer": describe(dict(request.writer_options))}
+    begun = replace(request, path=str(store.staging(what, sizes)), mode="append").begin(world)
+    assert begun is not None, "nothing is ever merged in this folder"
+    store.join(begun[0])
+    return store, *begun
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from stable_worldmodel.cluster.remote import Store, is_remote
 from stable_worldmodel.cluster.shards import JOINS, ShardedRun, shards_folder
 from stable_worldmodel.data.cache import PathLike, check_path
 from stable_worldmodel.data.conversion import replacement
@@ -36,14 +37,16 @@ LISTED = 8  # shards that an error names
 
 def merge_shards(
     path: PathLike, *, format: str | None = None, overwrite: bool = False, progress: bool | Progress = True
-) -> Path:
-    """Join the shards of the dataset `path` into it, delete them, and return its full path.
+) -> Path | str:
+    """Join the shards of the dataset `path` into it, delete them, and return its full path, or its URL.
 
     `path` is that of the collection, as is `format`, where it is needed. After a merge that was killed, the same call
     finishes it. Raises ContractError while shards are missing or not finished, naming them; NotFoundError when there
     are none; FileExistsError when another dataset is there, unless `overwrite`; DatasetLockedError while another
     process merges.
     """
+    if is_remote(path):
+        return _merge_in_store(Store(str(path)), overwrite, progress)
     target = _target_of(path, format)
     if discard_leftovers(target) and target.exists() and not shards_folder(target).exists():
         return target
@@ -53,6 +56,32 @@ def merge_shards(
             _merge(run, "overwrite" if overwrite else "error", progress)
             _finish(run)
     return target
+
+
+def _merge_in_store(store: Store, overwrite: bool, progress: bool | Progress) -> str:
+    """Fetch the shards, merge them on this machine's disk, and upload the dataset. Repeated, it goes on."""
+    run = store.fetch_run()
+    if store.exists() and not overwrite and not store.is_publishing():
+        raise FileExistsError(f"{store.url} exists; merge its shards with overwrite=True to replace it")
+    if shards_folder(run.target).exists():
+        numbers = range(1, run.shards + 1)
+        _require([f"shard {number}/{run.shards}: missing" for number in numbers if not store.has(run, number)], run)
+        for number in numbers:
+            store.fetch(run, number)
+        merge_shards(run.target, overwrite=True, progress=progress)
+    store.publish(run)
+    return store.url
+
+
+def _require(missing: list[str], run: ShardedRun) -> None:
+    """ContractError that names the shards of which something is missing."""
+    if missing:
+        more = f"\n  and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        raise ContractError(
+            f"{run.target}: {len(missing)} of {run.shards} shards are not finished:\n  "
+            + "\n  ".join(missing[:LISTED])
+            + more
+        )
 
 
 def _target_of(path: PathLike, format: str | None) -> Path:
@@ -70,14 +99,7 @@ def finish_merge(run: ShardedRun) -> bool:
 
 
 def _merge(run: ShardedRun, mode: str, progress: bool | Progress) -> None:
-    missing = run.missing()
-    if missing:
-        more = f"\n  and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
-        raise ContractError(
-            f"{run.target}: {len(missing)} of {run.shards} shards are not finished:\n  "
-            + "\n  ".join(missing[:LISTED])
-            + more
-        )
+    _require(run.missing(), run)
     sources = [run.path_of(number) for number in range(1, run.shards + 1)]
     for source in sources:
         if lock_path(source).exists():  # its writer was killed: this ends what it has begun

@@ -114,11 +114,8 @@ class ShardedRun:
         folder = ensure_dir_exists(shards_folder(target))
         _write_once(folder / RUN_FILE, json.dumps(content, indent=2).encode() + b"\n")
         run = cls.open(target)
-        differs = [key for key in {**content, **run.content} if run.content.get(key) != content.get(key)]
-        if differs:
-            found = ", ".join(
-                f"{key} {_short(run.content.get(key))} instead of {_short(content.get(key))}" for key in differs
-            )
+        found = differing(run.content, content)
+        if found:
             raise ContractError(
                 f"{folder} holds shards of another run, with {found}; use another path, or delete that folder"
             )
@@ -193,6 +190,12 @@ class ShardedRun:
         held = holder(self.path_of(number))
         state = f"{done} of {len(self.episodes_of(number))} episodes" if done else "missing"
         return f"shard {number}/{self.shards}: {state}" + (f", being written by {held}" if held else "")
+
+
+def differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """What differs between two descriptions of a run, in words; empty if nothing does."""
+    keys = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
+    return ", ".join(f"{key} {_short(found.get(key))} instead of {_short(expected.get(key))}" for key in keys)
 
 
 def _write_once(path: Path, data: bytes) -> None:
