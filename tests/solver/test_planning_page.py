@@ -21,7 +21,7 @@ def run(page, section, names=None):
 
 
 def test_the_solver_of_the_documentation_works():
-    solver = run("planning.md", "A solver in one file")["PredictiveSampling"](TargetCost())
+    solver = run("howto/solver.md", "The file")["HalvingSolver"](cost=TargetCost())
     space = gym.spaces.Box(-1, 1, (3, 2))
     bounds = (np.full(2, -0.1), np.full(2, 0.1))
     solver.configure(action_space=space, n_envs=3, config=PlanConfig(4, 1), action_bounds=bounds)
