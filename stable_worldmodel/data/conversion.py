@@ -24,7 +24,7 @@ from stable_worldmodel.data.formats.directory.row_log import log_path
 from stable_worldmodel.data.formats.shared.disk import copy_tree, sync
 from stable_worldmodel.data.formats.shared.swap import discard
 from stable_worldmodel.data.journal import building_path, journal_path
-from stable_worldmodel.data.lock import WriterLock, is_locked, lock_path
+from stable_worldmodel.data.lock import WriterLock, is_locked, lock_path, mark_dead
 from stable_worldmodel.data.registry import (
     DEFAULT_FORMAT,
     Format,
@@ -249,7 +249,7 @@ def _copy_files(source: _Source, fmt: type[Format], new: Path) -> bool:
         else:
             shutil.copy2(file, copied)
     if lock_path(path).exists() or log_path(new).exists():  # its writer died
-        lock_path(new).touch()
+        mark_dead(new)
         fmt.open_writer(new).close()
     return True
 

@@ -31,6 +31,7 @@ except ImportError:  # Windows has no flock; there the heartbeat decides
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0  # seconds
 SETTLE = 1.0  # seconds in which two that take over the same lock see each other
+PATIENCE = 0.2  # seconds: who only looks whether a dataset is locked holds `flock` for microseconds
 
 _NO_LOCKS = (
     errno.ENOLCK,
@@ -91,6 +92,13 @@ def holder(dataset: Path) -> str | None:
         os.close(fd)
 
 
+def mark_dead(dataset: Path) -> None:
+    """Leave the lock file of a writer that died: the next one repairs what it opens."""
+    path = lock_path(dataset)
+    path.write_text(json.dumps({"boot": _boot_id()}) + "\n")
+    os.utime(path, (0, 0))
+
+
 class WriterLock:
     """Holds `<name>.lock` from construction to `release`.
 
@@ -109,6 +117,7 @@ class WriterLock:
     def _acquire(self) -> int:
         me = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot_id(), "token": self._token}
         content = json.dumps(me).encode() + b"\n"
+        patient_until = time.monotonic() + PATIENCE
         while True:
             self._create(content)
             try:
@@ -117,12 +126,16 @@ class WriterLock:
                 continue
             try:
                 locked = _flock(fd)
+                if locked is False and time.monotonic() < patient_until:
+                    os.close(fd)
+                    time.sleep(PATIENCE / 20)
+                    continue
                 # A releasing owner unlinks the file: what we locked may no longer be what the name means.
                 if locked is not False and not self._is_named(fd):
                     os.close(fd)
                     continue
                 owner = _owner_in(fd)
-                if owner.get("token") != self._token:
+                if locked is False or owner.get("token") != self._token:
                     self._take_over(fd, locked, owner, content)
             except BaseException:
                 os.close(fd)
@@ -153,7 +166,7 @@ class WriterLock:
         os.ftruncate(fd, 0)
         os.pwrite(fd, content, 0)
         os.utime(fd)  # makes network file systems send what was written
-        if locked is None or owner.get("boot", _boot_id()) != _boot_id():
+        if locked is None or owner.get("boot") != _boot_id():
             time.sleep(SETTLE)  # somebody on a third machine may have had the same idea
             if _read_owner(self.path).get("token") != self._token:
                 raise DatasetLockedError(f"{self.path}: another writer took over this dataset at the same time")
@@ -234,12 +247,11 @@ def _read_owner(path: Path) -> dict[str, Any]:
 
 def _live_owner(path: Path, fd: int, locked: bool | None) -> str | None:
     """Describe the owner of an open lock file, if it is alive. `locked`: what `_flock` said."""
-    owner = _owner_in(fd)
-    name = json.dumps({key: owner[key] for key in ("pid", "host") if key in owner})
+    owner = _owner_in(fd)  # nobody, between the creation of the file and the writing of the name
+    name = json.dumps({key: owner[key] for key in ("pid", "host") if key in owner}) if owner else "not named yet"
     if locked is False:
         return name
-    same_machine = owner.get("boot") == _boot_id()
-    if "boot" not in owner or (same_machine and locked):  # earlier releases had no heartbeat
+    if locked and owner and owner.get("boot", _boot_id()) == _boot_id():
         return None
     age = _now_at(path) - os.fstat(fd).st_mtime
     return f"{name}, last sign of life {max(age, 0):.0f} s ago" if age < STALE else None

@@ -100,6 +100,34 @@ def test_of_many_that_want_a_lock_one_gets_it(tmp_path, monkeypatch):
         held[0].release()
 
 
+@pytest.mark.parametrize("flock", [True, None])
+def test_a_lock_file_without_a_name_belongs_to_who_just_created_it(tmp_path, monkeypatch, flock):
+    monkeypatch.setattr(lock, "_flock", lambda fd: flock)
+    dataset = tmp_path / "d.h5"
+    lock_path(dataset).touch()
+    with pytest.raises(DatasetLockedError, match="not named yet"):
+        WriterLock(dataset)
+    assert lock_path(dataset).read_bytes() == b""
+    os.utime(lock_path(dataset), (time.time() - STALE - 1,) * 2)
+    WriterLock(dataset).release()
+    assert not lock_path(dataset).exists()
+
+
+def test_who_creates_the_file_holds_it_only_with_the_lock_of_the_kernel(tmp_path, monkeypatch):
+    """Somebody who looks whether the dataset is locked, or takes it, may come between creation and `flock`."""
+    real, answers = lock._flock, [False, False]
+    monkeypatch.setattr(lock, "_flock", lambda fd: answers.pop() if answers else real(fd))
+    held = WriterLock(tmp_path / "d.h5")
+    other = os.open(held.path, os.O_RDWR)
+    assert not answers
+    assert real(other) is False
+    os.close(other)
+    held.release()
+    monkeypatch.setattr(lock, "_flock", lambda fd: False)
+    with pytest.raises(DatasetLockedError):
+        WriterLock(tmp_path / "d.h5")
+
+
 def test_two_that_take_over_at_the_same_time_see_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "SETTLE", 0.5)
     dataset = tmp_path / "d.h5"

@@ -9,6 +9,7 @@ from episode_factory import make_episode
 
 from stable_worldmodel import data
 from stable_worldmodel.data import HDF5Writer, dataset_info, list_datasets, list_models, world_info
+from stable_worldmodel.data.lock import mark_dead
 from stable_worldmodel.errors import ContractError, NotFoundError
 
 
@@ -107,7 +108,8 @@ def test_deleting_removes_the_dataset_and_what_belongs_to_it(root, capsys):
     record(root / "pusht.h5")
     record(root / "pusht_large.h5")
     record(root / "datasets" / "other.h5")
-    touch(root / "pusht.h5.lock", root / ".pusht.h5.partial" / "pusht.h5", root / "pusht.h5.features" / "key")
+    touch(root / ".pusht.h5.partial" / "pusht.h5", root / "pusht.h5.features" / "key")
+    mark_dead(root / "pusht.h5")
     assert data.delete_dataset("pusht") is True
     assert "Deleted dataset 'pusht'" in capsys.readouterr().out
     assert names_in(root) == ["datasets", "pusht_large.h5", "pusht_large.h5.journal"]

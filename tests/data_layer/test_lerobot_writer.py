@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stable_worldmodel.data import convert, load_dataset, merge, open_writer, verify
+from stable_worldmodel.data import convert, load_dataset, lock, merge, open_writer, verify
 from stable_worldmodel.data.columns import Column
 from stable_worldmodel.data.formats.lerobot.mapping import link_columns
 from stable_worldmodel.errors import ContractError
@@ -350,7 +350,7 @@ def test_leftovers_of_a_killed_writer_are_ignored_and_removed(path, tmp_path):
     before = [*load_dataset(path).iter_episodes()]
     (path / "data/chunk-000/file-005.parquet").write_bytes(b"torn")
     (path / "videos/observation.image/chunk-000/file-005.mp4").write_bytes(b"torn")
-    (tmp_path / "set.lock").write_text("{}\n")  # of a dead writer
+    lock.mark_dead(path)
     for found, expected in zip(load_dataset(path).iter_episodes(), before, strict=True):
         assert_same_episode(found, {name: np.asarray(values) for name, values in expected.items()})
     open_writer(path).close()
