@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from stable_worldmodel.errors import ContractError, MissingDependencyError, require
-from stable_worldmodel.wm.blocks import VisionTransformer
+from stable_worldmodel.wm.blocks import VisionTransformer, keep_scale
 from stable_worldmodel.wm.tensors import IMAGE_MEAN, IMAGE_STD
 
 _HALF = (0.5, 0.5, 0.5)
@@ -177,6 +177,7 @@ class ScratchConv(Backbone):
         for before, after in pairwise([3, *channels, width]):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GELU()]
         self.model = nn.Sequential(*layers[:-1])
+        keep_scale(self.model)
         self.patches, self.width = (image_size // patch_size) ** 2, width
         self._freeze()
 

@@ -9,6 +9,7 @@ from stable_worldmodel.wm.blocks import (
     Projector,
     VisionTransformer,
     frame_mask,
+    keep_scale,
     rotate,
 )
 from stable_worldmodel.wm.lewm import LeWM, LeWMConfig
@@ -125,3 +126,20 @@ def test_windows_are_all_runs_of_each_clip():
     x = torch.arange(10).view(2, 5)
     assert windows(x, 3).tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8], [7, 8, 9]]
     assert windows(x[..., None, None].expand(2, 5, 4, 2), 2).shape == (8, 2, 4, 2)
+
+
+@torch.no_grad()
+def test_a_network_that_keeps_the_scale_passes_on_what_differs_between_inputs():
+    made = [torch.nn.Conv2d(8, 64, 3), *(torch.nn.Conv2d(64, 64, 3) for _ in range(3)), torch.nn.Linear(64, 64)]
+    layers = [part for layer in made for part in (layer, torch.nn.ReLU())]
+    network = torch.nn.Sequential(
+        *layers[:-2], torch.nn.Flatten(2), torch.nn.AvgPool1d(4), torch.nn.Flatten(), made[-1]
+    )
+    torch.manual_seed(0)
+    frames = torch.randn(256, 8, 10, 10)
+    before = network(frames).std(dim=0).mean()
+    keep_scale(network)
+    kept = network(frames).std(dim=0).mean()
+    assert kept > 10 * before
+    assert 0.2 < kept < 5
+    assert not any(layer.bias.any() for layer in made)

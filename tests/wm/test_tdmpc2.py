@@ -126,7 +126,7 @@ def test_targets_have_no_dropout(model):
 
 def test_the_actor_loss_reaches_the_actor_alone(model, rng):
     z = model.encoder(clips())
-    loss, _ = model._actor_loss(z.detach(), torch.zeros(8, 3, 2), rng)
+    loss, _ = model._actor_loss(z.detach(), rng)
     assert gradients(loss, model) == {"actor"}
 
 
@@ -161,6 +161,18 @@ def test_cloning_pulls_the_actor_to_the_data(rng):
         optimizer.step()
     action = model.eval().get_action({"proprio": batch["proprio"][:, :1]})
     torch.testing.assert_close(action, torch.full_like(action, 0.7), atol=0.15, rtol=0)
+
+
+def test_cloning_shapes_the_latents_with_its_weight_alone(rng):
+    weights = dict.fromkeys(("consistency_weight", "reward_weight", "value_weight"), 0.0)
+    encoders = []
+    for bc_weight in (0.0, 1.0):
+        model = vector_model(bc_weight=bc_weight, **weights)
+        loss, metrics = model(clips(), rng)
+        loss.backward()
+        assert ("cloning" in metrics) == bool(bc_weight)
+        encoders.append(any(p.grad is not None and p.grad.any() for p in model.encoder.parameters()))
+    assert encoders == [False, True]
 
 
 def test_termination_is_learned_when_asked_for(rng):

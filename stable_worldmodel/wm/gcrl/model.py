@@ -200,8 +200,8 @@ class ValueGCRL(GCRL):
         actor_goal = self._actor_goal(batch, goal)
         with torch.no_grad():
             advantage = self.advantage(now, later, actor_goal, actions)  # (B, T - 1)
-        # The value function shapes a trained backbone; the actor takes its features as they are.
-        actor, more = self._weighted_cloning(now.detach(), actor_goal.detach(), actions, advantage)
+        # Both shape a trained backbone: a value that is the same everywhere has nothing to teach it, actions do.
+        actor, more = self._weighted_cloning(now, actor_goal, actions, advantage)
         return terms | actor, metrics | more
 
     def _weighted_cloning(
@@ -239,13 +239,13 @@ class ValueGCRL(GCRL):
         return (reached - 1) + self.config.discount * (1 - reached) * value
 
     def _reached(self, batch: Batch, steps: int) -> torch.Tensor:
-        """1 where the step from a frame to the next one arrives at the goal, (B, steps)."""
+        """1 where a frame is the goal, (B, steps)."""
         if "goal_step" not in batch:
             raise MissingKeyError(
                 f"no 'goal_step' among {sorted(batch)}: the value function needs to know where in its clip a goal lies"
             )
-        arrived = torch.arange(1, steps + 1, device=batch["goal_step"].device)  # (steps,)
-        return (batch["goal_step"].reshape(-1, 1) == arrived).float()
+        frames = torch.arange(steps, device=batch["goal_step"].device)  # (steps,)
+        return (batch["goal_step"].reshape(-1, 1) == frames).float()
 
 
 class GCIVL(ValueGCRL):

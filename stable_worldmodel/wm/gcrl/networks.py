@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from stable_worldmodel.errors import ContractError
-from stable_worldmodel.wm.blocks import FeedForward, PatchBlock, frame_mask
+from stable_worldmodel.wm.blocks import FeedForward, PatchBlock, frame_mask, keep_scale
 from stable_worldmodel.wm.mlp import EnsembleMLP
 
 
@@ -127,6 +127,7 @@ class MLPTrunk(nn.Module):
             nn.Linear(sizes.mlp_width, sizes.width),
             nn.GELU(),
         )
+        keep_scale(self.layers)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor | None = None) -> torch.Tensor:
         x = frames.flatten(2)  # (N, T, P * W)

@@ -15,6 +15,7 @@ from torch import nn
 
 from stable_worldmodel.errors import ContractError
 from stable_worldmodel.protocols import Info
+from stable_worldmodel.wm.blocks import keep_scale
 from stable_worldmodel.wm.distributions import PercentileScale, TwoHot, squashed_gaussian
 from stable_worldmodel.wm.loss import weighted_sum
 from stable_worldmodel.wm.mlp import EnsembleLinear, EnsembleMLP, NormedLinear, SimNorm, follow, frozen, target_copy
@@ -45,6 +46,7 @@ class TDMPC2(nn.Module):
         self.terminal = _head(width, c.mlp_width, 1) if c.episodic else None
         self.actor = _head(width, c.mlp_width, 2 * c.action_dim)
         self.apply(init_weights)
+        keep_scale(self.encoder.image_encoders)
         self.critic, self.target_critic = (self._critic(joint) for _ in range(2))
         nn.init.zeros_(_last(self.reward).weight)
         target_copy(self.target_critic, self.critic)
@@ -72,8 +74,8 @@ class TDMPC2(nn.Module):
         """Loss, a scalar, and its detached parts for clips of the observed columns (B, T, ...), `action` (B, T, A) and
         `reward` (B, T); with goals, of `goal_<column>` (B, 1, ...) and `goal_step` (B,) in place of `reward`.
 
-        The actor's loss reaches the actor only, and no loss reaches the targets. `terminated` (B, T), if it is there,
-        ends the values of a clip.
+        The actor's loss reaches the actor only, and no loss reaches the targets; cloning the data's actions shapes the
+        latents, too. `terminated` (B, T), if it is there, ends the values of a clip.
         """
         c = self.config
         actions = self._actions(entry(batch, "action"))[:, :-1]  # (B, H, A)
@@ -91,13 +93,16 @@ class TDMPC2(nn.Module):
         rho = alive * c.temporal_weight ** torch.arange(actions.shape[1], device=z.device)  # (B, H)
         error = (zs[:, 1:].float() - targets.float()).square().mean(dim=-1)  # (B, H)
         values = self.twohot.loss(q_logits, returns.expand(c.critics, -1, -1)).mean(dim=0)  # (B, H)
-        actor, entropy = self._actor_loss(zs.detach(), actions, generator)
+        actor, entropy = self._actor_loss(zs.detach(), generator)
         terms = {
             "consistency": (c.consistency_weight, (rho * error).mean()),
             "reward": (c.reward_weight, (rho * self.twohot.loss(self.reward(joint), rewards)).mean()),
             "value": (c.value_weight, (rho * values).mean()),
             "actor": (1.0, actor),
         }
+        if c.bc_weight:
+            cloned = self._policy(zs[:, :-1])[0].tanh()  # (B, H, A)
+            terms["cloning"] = (c.bc_weight, (rho[..., None] * (cloned - actions).float().square()).mean())
         if self.terminal is not None:
             logits = self.terminal(zs[:, 1:])[..., 0].float()  # (B, H)
             cross_entropy = F.binary_cross_entropy_with_logits(logits, ended.float(), reduction="none")
@@ -138,9 +143,7 @@ class TDMPC2(nn.Module):
         values = self._two_values(self.target_critic, z, action, generator).amin(dim=0)  # (B, H)
         return rewards.float() + self.config.discount * (1 - ended.float()) * values
 
-    def _actor_loss(
-        self, z: torch.Tensor, actions: torch.Tensor, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _actor_loss(self, z: torch.Tensor, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus scaled value and entropy of the actor's actions at z (B, H + 1, D), and the detached mean entropy."""
         c = self.config
         action, log_p = self._sampled_action(z, generator)  # (B, H + 1, A), (B, H + 1)
@@ -150,11 +153,7 @@ class TDMPC2(nn.Module):
         entropy = -log_p
         rho = c.temporal_weight ** torch.arange(z.shape[1], device=z.device)  # (H + 1,)
         objective = values.mean(dim=0) / self.scale() + c.entropy_weight * c.action_dim * entropy  # (B, H + 1)
-        loss = -(rho * objective).mean()
-        if c.bc_weight:
-            mean, _ = self._policy(z[:, :-1])
-            loss = loss + c.bc_weight * (mean.tanh() - actions).float().square().mean()
-        return loss, entropy.detach().mean()
+        return -(rho * objective).mean(), entropy.detach().mean()
 
     def _two_values(
         self, critic: nn.Module, z: torch.Tensor, action: torch.Tensor, generator: torch.Generator | None
