@@ -31,7 +31,8 @@ def kill_after(child, seconds):
     """Kill the process and return the number of episodes it acknowledged."""
     time.sleep(seconds)
     child.kill()
-    out, err = child.communicate()
+    out, err = child.stdout.read(), child.stderr.read()  # `communicate` would miss what `readline` has buffered
+    child.wait()
     assert child.returncode == -signal.SIGKILL, err
     return int(out.split()[-1]) if out.split() else 0
 

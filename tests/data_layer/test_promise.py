@@ -76,7 +76,8 @@ def start_writing(path, format, total=100_000, mode="append"):
 def kill(child):
     """Kill a writer and return how many episodes it had acknowledged."""
     child.kill()
-    out, err = child.communicate()
+    out, err = child.stdout.read(), child.stderr.read()  # `communicate` would miss what `readline` has buffered
+    child.wait()
     assert child.returncode == -signal.SIGKILL, err
     return int(out.split()[-1]) if out.split() else 0
 
