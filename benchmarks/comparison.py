@@ -21,7 +21,7 @@ SWM = [sys.executable, "-m", "stable_worldmodel.cli"]
 TRAINING: dict[str, list[str]] = {
     **{name: [] for name in ("lewm", "pldm", "gcbc", "gcivl", "gciql", "hilp", "dummy", "prejepa")},
     # TwoRoom's reward is always 0: goals are drawn, or the distance of latents is what a plan costs.
-    "tdmpc2": ["model.goals=true"],
+    "tdmpc2": ["preset=goals"],
     "dreamer": ["model.behaviour=false", "frameskip=5", "num_steps=8"],
 }
 PUBLISHED = ["--episodes", "50", "--seed", "42"]
@@ -46,7 +46,9 @@ def train(model: str, seed: int, data: Path, out: Path) -> float:
     seconds = out / "seconds"
     if not seconds.exists():
         begun = time.perf_counter()
-        settings = ["preset=small", "val_fraction=0.15", f"seed={seed}", *TRAINING[model]]
+        settings = ["val_fraction=0.15", f"seed={seed}", *TRAINING[model]]
+        if not any(setting.startswith("preset=") for setting in settings):
+            settings.insert(0, "preset=small")
         swm("train", model, f"data={data}", *settings, f"out={out}")
         seconds.write_text(str(time.perf_counter() - begun))
     return float(seconds.read_text())

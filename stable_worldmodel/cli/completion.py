@@ -129,7 +129,7 @@ def training_words(incomplete: str) -> Iterable[str]:
     key, equals, begun = incomplete.partition("=")
     if not equals:
         return ["data=", "env=", "preset=", "out=", *datasets(incomplete), *envs(incomplete)]
-    values: dict[str, Completer] = {"data": datasets, "env": envs, "preset": words("debug", "small", "paper")}
+    values: dict[str, Completer] = {"data": datasets, "env": envs, "preset": words("debug", "small", "paper", "goals")}
     offered = values[key](begun) if key in values else []
     return [f"{key}={value}" for value in offered]
 

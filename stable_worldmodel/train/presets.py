@@ -72,6 +72,7 @@ _TDMPC2: Row = {
     "scaler": "none",
     "scalers": {"action": "minmax"},
 }
+_TDMPC2_SMALL: Row = {**_TDMPC2, **_CPU, "epochs": 10, "max_steps": 3000, "batch_size": 64}
 _DREAMER: Row = {
     "num_steps": 64,
     "frameskip": 1,
@@ -147,7 +148,8 @@ PRESETS: dict[str, dict[str, Row]] = {
     },
     "tdmpc2": {
         "paper": {**_TDMPC2, "model": _OFFLINE},
-        "small": {**_TDMPC2, **_CPU, "epochs": 10, "max_steps": 3000, "batch_size": 64, "model": _OFFLINE},
+        "small": {**_TDMPC2_SMALL, "model": _OFFLINE},
+        "goals": {**_TDMPC2_SMALL, "model": {**_OFFLINE, "bc_weight": 10.0}},
         "debug": {**_TDMPC2, **_DEBUG, "model": _OFFLINE},
     },
 }

@@ -21,6 +21,17 @@ class TDMPC2Config(PresetConfig):
         "paper": {},
         "small": _SMALL,
         "debug": {**_SMALL, "latent_dim": 32, "mlp_width": 32, "encoder_width": 32, "bins": 21},
+        # Images from scratch, reaching drawn goals. At the published weights latents become equal before anything can be
+        # learned from them: consistency counts most, rewards tell little, and shifted images hide where things are.
+        "goals": {
+            **_SMALL,
+            "goals": True,
+            "shift": 0,
+            "consistency_weight": 2.0,
+            "reward_weight": 1.0,
+            "value_weight": 0.5,
+            "encoder_lr_scale": 1.0,
+        },
         # Offline data without rewards outside of it: pessimistic values, and an actor that stays near the data.
         "offline": {"discount": 0.99, "uncertainty_weight": 0.5, "bc_weight": 1.0},
     }
