@@ -19,7 +19,7 @@ from typing import Any
 SWM = [sys.executable, "-m", "stable_worldmodel.cli"]
 # What differs from the preset `small`; docs/models says why where a model needs it.
 TRAINING: dict[str, list[str]] = {
-    **{name: [] for name in ("lewm", "pldm", "gcbc", "gcivl", "gciql", "hilp", "dummy", "prejepa")},
+    **{name: [] for name in ("lewm", "pldm", "gcbc", "gcivl", "gciql", "hilp", "prejepa", "frame", "dummy")},
     # TwoRoom's reward is always 0: goals are drawn, or the distance of latents is what a plan costs.
     "tdmpc2": ["preset=goals"],
     "dreamer": ["model.behaviour=false", "frameskip=5", "num_steps=8"],

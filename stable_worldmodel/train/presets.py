@@ -95,8 +95,8 @@ PRESETS: dict[str, dict[str, Row]] = {
             **_CPU,
             "num_steps": 16,
             "batch_size": 8,
-            "epochs": 5,
-            "max_steps": 1500,
+            "epochs": 10,
+            "max_steps": 4500,  # of which a dot in a room is not seen for the first 2000
             "learning_rate": 4e-4,
             "warmup": 100,
         },

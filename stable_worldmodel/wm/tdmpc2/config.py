@@ -21,7 +21,7 @@ class TDMPC2Config(PresetConfig):
         "paper": {},
         "small": _SMALL,
         "debug": {**_SMALL, "latent_dim": 32, "mlp_width": 32, "encoder_width": 32, "bins": 21},
-        # Images from scratch, reaching drawn goals. At the published weights latents become equal before anything can be
+        # Images from scratch, reaching drawn goals. With the published weights latents become equal before anything is
         # learned from them: consistency counts most, rewards tell little, and shifted images hide where things are.
         "goals": {
             **_SMALL,
