@@ -96,7 +96,7 @@ PRESETS: dict[str, dict[str, Row]] = {
             "num_steps": 16,
             "batch_size": 8,
             "epochs": 10,
-            "max_steps": 4500,  # of which a dot in a room is not seen for the first 2000
+            "max_steps": 4800,  # of which a dot in a room is not seen for the first 2000
             "learning_rate": 4e-4,
             "warmup": 100,
         },
