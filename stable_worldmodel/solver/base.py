@@ -19,6 +19,7 @@ from stable_worldmodel.solver.common import (
     cost_parameter,
     num_rows,
     prepare_init_action,
+    proposes_actions,
     resolve_cost,
     select_rows,
     to_device,
@@ -93,7 +94,7 @@ class ChunkedSolver:
     @property
     def fills_with_zeros(self) -> bool:
         """Whether no warm start is the same as one of zeros."""
-        return not callable(getattr(self.cost, "get_action", None))
+        return not proposes_actions(self.cost)
 
     def configure(
         self,

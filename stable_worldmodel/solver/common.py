@@ -97,7 +97,7 @@ def prepare_init_action(
     """Complete a warm start to the whole horizon.
 
     Args:
-        model: the cost; if it has `get_action`, it proposes the missing tail, otherwise the tail is zero.
+        model: the cost; if it `proposes_actions`, it does so for the missing tail, otherwise the tail is zero.
         info: un-expanded info of these envs.
         init_action: array or tensor (n, t, A) with 0 <= t <= H, or None; never modified.
 
@@ -114,9 +114,14 @@ def prepare_init_action(
     if missing == 0:
         return given.clone()
     tail = given.new_zeros(n_envs, missing, action_dim)
-    if callable(getattr(model, "get_action", None)):
+    if proposes_actions(model):
         tail = _proposed_tail(model, info, given, tail)
     return torch.cat([given, tail], dim=1)
+
+
+def proposes_actions(model: Any) -> bool:
+    """Whether a cost has `get_action`, and does not say by `has_actor` that there is nothing behind it."""
+    return callable(getattr(model, "get_action", None)) and bool(getattr(model, "has_actor", True))
 
 
 def _proposed_tail(model: Any, info: Info, prefix: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:

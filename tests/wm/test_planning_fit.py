@@ -6,7 +6,14 @@ import pytest
 import torch
 from toy_batches import batch_for, clips, debug_model
 
-from stable_worldmodel.planning import GoalMSE, MPPISolver, ShootingCostEvaluator, WeightedSum, goal_objective
+from stable_worldmodel.planning import (
+    CEMSolver,
+    GoalMSE,
+    MPPISolver,
+    ShootingCostEvaluator,
+    WeightedSum,
+    goal_objective,
+)
 from stable_worldmodel.policy import FeedForwardPolicy, PlanConfig
 
 LATENT = ["dreamer", "dummy", "lewm", "pldm", "tdmpc2"]
@@ -44,6 +51,16 @@ def test_patch_models_are_compared_part_by_part(proprio):
     if proprio:
         expected += 0.5 * (rolled["predicted_proprio_emb"][:, :, -1] - goal["proprio_emb"]).square().mean(dim=2)
     torch.testing.assert_close(cost, expected)
+
+
+def test_a_dreamer_without_an_actor_is_planned_with():
+    model = debug_model("dreamer", behaviour=False).eval()
+    assert debug_model("dreamer").has_actor
+    assert not model.has_actor
+    solver = CEMSolver(model, num_samples=8, topk=4, n_steps=2)
+    solver.configure(action_space=Pool.action_space, n_envs=3, config=PlanConfig(4, 1))
+    info = {key: value.numpy() for key, value in observation("dreamer").items()}
+    assert solver.solve(info)["actions"].shape == (2, 4, 2)
 
 
 @torch.no_grad()

@@ -219,6 +219,11 @@ class Dreamer(nn.Module):
         """`cost` (n, S) of candidates (n, S, H, A) after the observations in info."""
         return self.cost(self.prepare(info), candidates)
 
+    @property
+    def has_actor(self) -> bool:
+        """Whether there is an actor to give actions, or to propose them to a planner."""
+        return self.behaviour is not None
+
     def get_action(self, info: Info, horizon: int = 1, prefix_actions: torch.Tensor | None = None) -> torch.Tensor:
         """The actor's most likely actions: (n, A), for a horizon above 1 (n, horizon, A), imagined one after the other.
 
