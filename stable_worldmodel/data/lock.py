@@ -31,6 +31,7 @@ except ImportError:  # Windows has no flock; there the heartbeat decides
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0  # seconds
 SETTLE = 1.0  # seconds in which two that take over the same lock see each other
+LENGTH = 511  # bytes of a name, padded with spaces
 PATIENCE = 0.2  # seconds: who only looks whether a dataset is locked holds `flock` for microseconds
 
 _NO_LOCKS = (
@@ -116,7 +117,7 @@ class WriterLock:
 
     def _acquire(self) -> int:
         me = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot_id(), "token": self._token}
-        content = json.dumps(me).encode() + b"\n"
+        content = json.dumps(me).encode().ljust(LENGTH) + b"\n"
         patient_until = time.monotonic() + PATIENCE
         while True:
             self._create(content)
@@ -145,9 +146,14 @@ class WriterLock:
     def _create(self, content: bytes) -> None:
         """Create the file with the owner in it, unless it is there. Closing it shows it to other machines."""
         with contextlib.suppress(FileExistsError):
+            if _create_at_once(self.path, content):
+                return
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             try:
                 os.write(fd, content)
+            except BaseException:
+                self.path.unlink(missing_ok=True)
+                raise
             finally:
                 os.close(fd)
 
@@ -163,8 +169,8 @@ class WriterLock:
             raise DatasetLockedError(
                 f"{self.path}: another writer ({live}) holds this dataset; close it, or write to another path"
             )
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, content, 0)
+        os.pwrite(fd, content, 0)  # over the other name as a whole, so that a file is never without one
+        os.ftruncate(fd, len(content))
         os.utime(fd)  # makes network file systems send what was written
         if locked is None or owner.get("boot") != _boot_id():
             time.sleep(SETTLE)  # somebody on a third machine may have had the same idea
@@ -214,6 +220,30 @@ class WriterLock:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _create_at_once(path: Path, content: bytes) -> bool:
+    """Give a nameless file with this content its name; False where a system or file system knows no such files.
+
+    A process that is killed meanwhile leaves nothing behind. FileExistsError if the name is taken.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        fd = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o644)
+    except OSError:
+        return False
+    try:
+        os.write(fd, content)
+        # With `src_dir_fd`, which an absolute path ignores, Python asks the system to follow the link in /proc.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 # -- owners ------------------------------------------------------------------------------------------------------------

@@ -168,3 +168,39 @@ def test_signs_of_life_are_given_and_survive_a_move_of_the_folder(tmp_path):
     with pytest.raises(DatasetLockedError):
         other.check()
     other.release()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_lock_file_has_a_name_from_its_first_moment_on(tmp_path, monkeypatch, named):
+    """Else a writer that is killed there would keep others away for a minute."""
+    seen, real = [], {name: getattr(os, name) for name in ("write", "pwrite", "link", "ftruncate")}
+    dataset = tmp_path / "d.h5"
+    if named:
+        lock.mark_dead(dataset)
+
+    def watched(name):
+        def call(*arguments, **options):
+            result = real[name](*arguments, **options)
+            if lock_path(dataset).exists():
+                seen.append(json.loads(lock_path(dataset).read_text()))
+            return result
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, watched(name))
+    WriterLock(dataset).release()
+    assert seen
+    assert all("boot" in owner for owner in seen)
+    assert [file.name for file in tmp_path.iterdir()] == []
+
+
+def test_file_systems_without_nameless_files_have_locks_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_create_at_once", lambda path, content: False)
+    with WriterLock(tmp_path / "d.h5") as held, pytest.raises(DatasetLockedError):
+        assert json.loads(held.path.read_text())["token"] == held._token
+        WriterLock(tmp_path / "d.h5")
+    monkeypatch.setattr(os, "write", lambda fd, content: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        WriterLock(tmp_path / "d.h5")
+    assert not lock_path(tmp_path / "d.h5").exists()

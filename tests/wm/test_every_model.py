@@ -31,7 +31,7 @@ FALLS = {
     "lewm": ("loss", 0.4, 40),
     "pldm": ("loss", 0.4, 40),
     "prejepa": ("pred", 0.5, 40),
-    "tdmpc2": ("loss", 0.6, 40),
+    "tdmpc2": ("reward", 0.4, 40),  # the sum has the actor in it, and the consistency of latents that begin to differ
 }
 LEARNING_RATE = dict.fromkeys(FALLS, 2e-3) | {"frame": 5e-3}
 
