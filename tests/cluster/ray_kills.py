@@ -55,13 +55,13 @@ def collect(path: Path, execute: Any = None) -> None:
 
 def kill_worker(folder: Path, rng: random.Random) -> bool:
     """Kill a process that writes a shard; False if there is none."""
-    locks = sorted(folder.rglob("*.lock"))
     try:
+        locks = sorted(folder.rglob("*.lock"))
         pid = json.loads(rng.choice(locks).read_text())["pid"] if locks else os.getpid()
         if pid == os.getpid():  # which merges
             return False
         os.kill(pid, signal.SIGKILL)
-    except (OSError, ValueError):  # it has just ended, or begins
+    except (OSError, ValueError):  # it has just ended, or begins; or its folder has just been moved
         return False
     return True
 
