@@ -197,9 +197,10 @@ def test_a_lock_file_has_a_name_from_its_first_moment_on(tmp_path, monkeypatch, 
 
 def test_file_systems_without_nameless_files_have_locks_too(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_create_at_once", lambda path, content: False)
-    with WriterLock(tmp_path / "d.h5") as held, pytest.raises(DatasetLockedError):
+    with WriterLock(tmp_path / "d.h5") as held:
         assert json.loads(held.path.read_text())["token"] == held._token
-        WriterLock(tmp_path / "d.h5")
+        with pytest.raises(DatasetLockedError):
+            WriterLock(tmp_path / "d.h5")
     monkeypatch.setattr(os, "write", lambda fd, content: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         WriterLock(tmp_path / "d.h5")
