@@ -137,6 +137,25 @@ def test_two_episodes_stand_side_by_side(server: ViewerServer, browser: Any) -> 
     assert seen.complaints == []
 
 
+def test_who_moves_on_before_the_plots_are_there_is_not_thrown_back(server: ViewerServer, browser: Any) -> None:
+    with visit(browser, server.url) as seen:
+        ready(seen)
+        page, held = seen.page, []
+        page.route("**/columns/2?*", lambda route: held.append(route))
+        with page.expect_request("**/columns/2?*"):
+            page.locator(".row").nth(2).locator("button").click()
+        page.locator("#scrub").fill("5")
+        assert page.locator(".pane").nth(1).locator(".plot").count() == 0
+        for route in held:
+            route.continue_()
+        seen.until("document.querySelector('.pane:nth-child(2) .plot')")
+        assert page.locator("#scrub").input_value() == "5"
+        rows = page.locator(".views img").evaluate_all("images => images.map(i => Number(i.dataset.row))")
+        assert rows == [5, min(5, server.sources["dataset"].lengths[2] - 1)]
+        assert "row=5" in page.url
+    assert seen.complaints == []
+
+
 def test_filters_and_order_are_those_of_the_numbers(server: ViewerServer, browser: Any) -> None:
     source = server.sources["dataset"]
     returns = source.summary()["return"]

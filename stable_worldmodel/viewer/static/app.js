@@ -81,12 +81,13 @@ async function show(chosen, row) {
   byId("scrub").max = lastRow();
   list.choose(...chosen);
   list.reveal(chosen[0]);
-  await drawPanes(row);
+  state.row = row;
+  await drawPanes();
 }
 
-async function drawPanes(row) {
+async function drawPanes() {
   await Promise.all(panes.map((pane) => pane.choose(state.images, state.columns)));
-  await seek(row);
+  await seek(state.row); // which may be another one than when the columns were asked for
 }
 
 const lastRow = () => Math.max(0, ...panes.map((pane) => pane.length - 1));
@@ -105,7 +106,7 @@ function drawChips() {
     box.addEventListener("change", () => {
       const others = state[kind].filter((other) => other !== name);
       state[kind] = box.checked ? [...others, name] : others;
-      attempt(() => drawPanes(state.row));
+      attempt(drawPanes);
     });
     return make("label", { className: "check" }, box, name);
   };
