@@ -124,8 +124,8 @@ class MLPTrunk(nn.Module):
             nn.GELU(),
             nn.Linear(sizes.mlp_width, sizes.mlp_width),
             nn.GELU(),
+            # No activation here: so few units may all be below zero for every input, and would then never learn again.
             nn.Linear(sizes.mlp_width, sizes.width),
-            nn.GELU(),
         )
         keep_scale(self.layers)
 
