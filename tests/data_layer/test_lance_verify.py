@@ -128,6 +128,30 @@ def test_changed_values_are_noticed(path, column):
     assert verify(path, deep=True, repair=True).repaired_to == 4
 
 
+def newest_manifest(path):
+    return min(locate(load_dataset(path).path).path("frames").glob("_versions/*.manifest"))  # numbers count down
+
+
+def test_a_column_that_was_never_recorded_is_noticed(path):
+    """The copy of exact numbers for other tools, when one bit of the name of its column changes."""
+    manifest = newest_manifest(path)
+    flip(manifest, manifest.read_bytes().index(b"swm.name\x12\x04seed") + len(b"swm.name") + 2)
+    with pytest.raises(ContractError, match=r"columns \['weed'\] are not as they were recorded"):
+        load_dataset(path)
+    assert "['weed'] are not" in verify(path).faults[0]
+
+
+def test_a_manifest_need_not_say_how_many_rows_a_file_has(path):
+    expected = load_dataset(path).read_rows(5, 0, 6)["pixels"]
+    manifest = newest_manifest(path)
+    data = manifest.read_bytes()
+    manifest.write_bytes(data.replace(b" \x0c", b"0\x0c"))  # 12 rows: in another field than the one for them
+    last = lance.dataset(str(manifest.parents[1])).get_fragments()[-1]
+    assert last.metadata.physical_rows is None
+    np.testing.assert_array_equal(load_dataset(path).read_rows(5, 0, 6)["pixels"], expected)
+    assert verify(path, deep=True).ok
+
+
 def test_zeros_in_a_file_do_not_end_the_process(path):
     """An error message with a zero byte aborts pylance while it scans."""
     file = data_files(path, "episodes")[-1]

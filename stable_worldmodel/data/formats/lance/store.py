@@ -274,6 +274,7 @@ def _compare(store: Store, journal: Sequence[Record], hidden: Collection[str]) -
     found = {name: {"dtype": p.column.type_name, "shape": [*p.column.shape]} for name, p in store.places.items()}
     recorded = store.header["columns"].items()
     wrong = [name for name, about in recorded if name not in hidden and found.get(name) != about]
+    wrong += [name for name, p in store.places.items() if not p.foreign and name not in store.header["columns"]]
     if wrong:
         raise ContractError(f"{store.frames.uri}: columns {wrong} are not as they were recorded")
 

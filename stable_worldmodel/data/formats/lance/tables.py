@@ -198,7 +198,7 @@ class Table:
             found = [
                 DataFile(str(Path(self.uri, "data", file.path)), fragment.fragment_id, rows, columns[wanted])
                 for fragment in fragments
-                for rows in [fragment.metadata.physical_rows]
+                for rows in [fragment.physical_rows]  # its metadata need not say
                 for file in fragment.data_files()
                 if wanted in (columns := dict(zip(file.fields, file.column_indices, strict=True)))
             ]
