@@ -132,13 +132,19 @@ def newest_manifest(path):
     return min(locate(load_dataset(path).path).path("frames").glob("_versions/*.manifest"))  # numbers count down
 
 
-def test_a_column_that_was_never_recorded_is_noticed(path):
-    """The copy of exact numbers for other tools, when one bit of the name of its column changes."""
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        pytest.param(b"swm.name\x12\x04seed", "weed", id="copy of exact numbers for other tools"),
+        pytest.param(b"\x12\x08step_idx", "step_idx", id="step"),
+    ],
+)
+def test_one_bit_in_the_name_of_a_column_is_noticed(path, entry, wrong):
     manifest = newest_manifest(path)
-    flip(manifest, manifest.read_bytes().index(b"swm.name\x12\x04seed") + len(b"swm.name") + 2)
-    with pytest.raises(ContractError, match=r"columns \['weed'\] are not as they were recorded"):
+    flip(manifest, manifest.read_bytes().index(entry) + entry.rindex(b"s"))
+    with pytest.raises(ContractError, match=rf"columns \['{wrong}'\] are not as they were recorded"):
         load_dataset(path)
-    assert "['weed'] are not" in verify(path).faults[0]
+    assert f"['{wrong}'] are not" in verify(path).faults[0]
 
 
 def test_a_manifest_need_not_say_how_many_rows_a_file_has(path):

@@ -275,6 +275,7 @@ def _compare(store: Store, journal: Sequence[Record], hidden: Collection[str]) -
     recorded = store.header["columns"].items()
     wrong = [name for name, about in recorded if name not in hidden and found.get(name) != about]
     wrong += [name for name, p in store.places.items() if not p.foreign and name not in store.header["columns"]]
+    wrong += [STEP] if STEP not in store.frames.schema.names else []
     if wrong:
         raise ContractError(f"{store.frames.uri}: columns {wrong} are not as they were recorded")
 
