@@ -109,15 +109,13 @@ PRESETS: dict[str, dict[str, Row]] = {
     },
     "frame": {
         "paper": {"batch_size": 64, "learning_rate": 5e-4},
-        # It first learns that nothing moves, and stays there for long where the learning rate is lower or falls.
         "small": {
             **_CPU,
             "epochs": 5,
             "max_steps": 1000,
             "batch_size": 16,
-            "learning_rate": 3e-3,
+            "learning_rate": 1e-3,
             "weight_decay": 0.0,
-            "schedule": "constant",
             "warmup": 0.05,
         },
         "debug": {**_DEBUG, "learning_rate": 3e-3, "weight_decay": 0.0, "schedule": "constant", "model": _64PX},

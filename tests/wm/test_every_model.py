@@ -23,7 +23,7 @@ POLICIES = ["dreamer", "gcbc", "gciql", "gcivl", "hilp", "tdmpc2"]
 FALLS = {
     "dreamer": ("image", 0.7, 40),
     "dummy": ("loss", 0.5, 40),
-    "frame": ("mse", 0.7, 150),
+    "frame": ("mse", 0.1, 40),
     "gcbc": ("actor", 0.7, 80),
     "gciql": ("q", 0.3, 60),
     "gcivl": ("value", 0.3, 60),
@@ -33,12 +33,11 @@ FALLS = {
     "prejepa": ("pred", 0.5, 40),
     "tdmpc2": ("reward", 0.4, 40),  # the sum has the actor in it, and the consistency of latents that begin to differ
 }
-LEARNING_RATE = dict.fromkeys(FALLS, 2e-3) | {"frame": 5e-3}
+LEARNING_RATE = 2e-3
 
 
 def optimizer_of(model):
-    rate = LEARNING_RATE[model.config.model_type]
-    return torch.optim.AdamW([{**group, "lr": rate * group["lr_scale"]} for group in optimizer_groups(model)])
+    return torch.optim.AdamW([{**group, "lr": LEARNING_RATE * group["lr_scale"]} for group in optimizer_groups(model)])
 
 
 def train(model, batch, steps):

@@ -38,10 +38,14 @@ class FrameConfig(PresetConfig):
     image_size: int = 64
     window: int = 3  # frames the next one is drawn from
     width: int = 32  # channels at full resolution; 2 and 4 times as many at half and a quarter
+    # The median of what may come, which alone minimises it, is a frame in which nothing has moved.
+    l1_weight: float = 0.02
     rollout_rows: int = 512  # candidates rolled out at a time, a bound on memory
 
     def __post_init__(self) -> None:
         self._at_least_one("action_dim", "window", "width", "rollout_rows")
+        if not self.l1_weight >= 0:
+            raise ContractError(f"l1_weight={self.l1_weight}: expected at least 0")
         if self.width % 8:
             raise ContractError(f"width={self.width}: expected a multiple of 8")
         if self.image_size % 4:
@@ -99,7 +103,10 @@ class FrameModel(nn.Module):
         self.unet = UNet(3 * config.window + config.action_dim, config.width, config.action_dim)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[torch.Tensor, Metrics]:
-        """loss = mean |error| + mean error^2, of all next frames in `pixels` (B, T, 3, s, s) and `action` (B, T, A)."""
+        """loss = mean error^2 + l1_weight mean |error|, of the frames after the first one.
+
+        `pixels` (B, T, 3, s, s) and `action` (B, T, A). ContractError for clips of one frame.
+        """
         frames = self._frames(entry(batch, "pixels"))  # (B, T, 3, s, s)
         if frames.shape[1] < 2:
             raise ContractError(f"clips of {frames.shape[1]} frames: expected at least 2")
@@ -107,7 +114,7 @@ class FrameModel(nn.Module):
         actions = self._actions(entry(batch, "action")[:, :-1]).flatten(0, 1)  # (B * (T - 1), A)
         target = (frames[:, 1:] - frames[:, :-1]).flatten(0, 1)  # (B * (T - 1), 3, s, s)
         error = self._change(context, actions).float() - target.float()
-        return weighted_sum({"l1": (1.0, error.abs().mean()), "mse": (1.0, error.square().mean())})
+        return weighted_sum({"mse": (1.0, error.square().mean()), "l1": (self.config.l1_weight, error.abs().mean())})
 
     def encode(self, info: Info) -> Info:
         """Return info with `emb` (n, T, 3, s, s), the images `pixels` in [0, 1]."""
