@@ -30,6 +30,11 @@ class Visit:
             assert time.monotonic() < deadline, f"never true: {expression}"
             self.page.wait_for_timeout(30)
 
+    def failed(self, request: Any) -> None:
+        """A picture that another one replaces before it has come is no failure."""
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(f"failed: {request.url[:100]}: {request.failure}")
+
     def sideways(self) -> int:
         """By how many pixels the page is wider than the screen."""
         return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -54,7 +59,7 @@ def visit(browser: Any, address: str, screen: str = "desktop", scheme: str = "li
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     seen = Visit(context.new_page())
     seen.page.on("request", lambda request: seen.requests.append(request.url))
-    seen.page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url[:100]}"))
+    seen.page.on("requestfailed", seen.failed)
     seen.page.on("pageerror", lambda error: seen.complaints.append(f"error: {error}"))
     seen.page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
     seen.page.goto(address)

@@ -57,7 +57,7 @@ def foreign_video(frames, **options):
         stream = container.add_stream("libx264", rate=10, options=options)
         stream.pix_fmt, stream.width, stream.height = "yuv420p", frames.shape[2], frames.shape[1]
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame).reformat(format="yuv420p")))
         container.mux(stream.encode(None))
     return data.getvalue()
 

@@ -19,12 +19,13 @@ def write_mp4(path: Path, frames: int = 12) -> Path:
     """A moving square, 96 x 48 pixels, 15 frames per second."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=15)
+        stream = container.add_stream("libx264", rate=15, options={"threads": "1"})
         stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
         for i in range(frames):
             image = np.full((48, 96, 3), 230, np.uint8)
             image[16:32, 4 * i : 4 * i + 16] = (200, 30, 30)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+            # Converted by the encoder, equal frames give files of different sizes.
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image).reformat(format="yuv420p")))
         container.mux(stream.encode())
     return path
 
