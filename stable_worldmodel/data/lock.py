@@ -110,6 +110,7 @@ class WriterLock:
         self.path = lock_path(dataset)
         self._token = uuid.uuid4().hex
         self._lost = False
+        self._open = threading.Lock()  # held by whoever uses or closes the file
         self._fd: int | None = self._acquire()
         self._seen = time.time()  # not `monotonic`, which stands still while a machine sleeps
         _HELD.add(self)
@@ -188,9 +189,9 @@ class WriterLock:
 
     def beat(self) -> None:
         """Give a sign of life, if the lock is still ours."""
-        if self._fd is None or self._lost:
-            return
-        with contextlib.suppress(OSError):  # of a network that is down for a while
+        with self._open, contextlib.suppress(OSError):  # of a network that is down for a while
+            if self._fd is None or self._lost:
+                return
             found = _read_owner(self.path) if self.path.exists() else {}
             gone = not found and os.fstat(self._fd).st_nlink > 0  # moved away with its folder
             self._lost = not gone and found.get("token") != self._token
@@ -209,9 +210,10 @@ class WriterLock:
 
     def forget(self) -> None:
         """Close the file without releasing what another process holds through it."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        with self._open:
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
 
     def __enter__(self) -> WriterLock:
         return self
@@ -329,6 +331,7 @@ def _forget_inherited_locks() -> None:
     global _beating, _starting
     _beating, _starting = None, threading.Lock()
     for lock in list(_HELD):
+        lock._open = threading.Lock()  # which a thread of the parent may have held
         lock.forget()
 
 

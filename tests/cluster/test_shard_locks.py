@@ -170,6 +170,29 @@ def test_signs_of_life_are_given_and_survive_a_move_of_the_folder(tmp_path):
     other.release()
 
 
+def test_signs_of_life_end_with_the_lock(tmp_path):
+    """The thread that gives them, for all locks of a process, must not stumble over one that is being released."""
+    locks, done, errors = [WriterLock(tmp_path / f"{k}.h5") for k in range(200)], threading.Event(), []
+
+    def beat():
+        try:
+            while not done.is_set():
+                for held in locks:
+                    held.beat()
+        except BaseException as error:
+            errors.append(error)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    for held in locks:
+        time.sleep(0.001)  # somewhere in a sign of life
+        held.release()
+    done.set()
+    beating.join()
+    assert errors == []
+    assert not any(held.path.exists() for held in locks)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_lock_file_has_a_name_from_its_first_moment_on(tmp_path, monkeypatch, named):
     """Else a writer that is killed there would keep others away for a minute."""
