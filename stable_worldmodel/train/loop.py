@@ -200,6 +200,8 @@ def _claim(
             out_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, run)
         return run
+    if not path.is_file():
+        raise ContractError(f"{out_dir}: the state of a run without {RUN_FILE}, which says of which; use another one")
     found = json.loads(path.read_text())
     before = _comparable({name: found.get(name) for name in identity})
     now = _comparable({name: run[name] for name in identity})

@@ -188,6 +188,13 @@ def test_a_folder_with_another_run_is_refused(dataset, tmp_path):
         train(dataclasses.replace(CONFIG, max_steps=1, learning_rate=0.1), dataset, tmp_path)
 
 
+def test_the_state_of_an_unknown_run_is_refused(dataset, tmp_path):
+    train(CONFIG, dataset, tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ContractError, match=r"state of a run without run\.json"):
+        train(CONFIG, dataset, tmp_path)
+
+
 def test_a_run_that_failed_at_once_leaves_the_folder_free(dataset, tmp_path):
     with pytest.raises(ContractError):
         train(dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, image_size=32)), dataset, tmp_path)
