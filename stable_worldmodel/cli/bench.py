@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -201,15 +200,11 @@ def _evaluation(model: str, plan: dict[str, Any], solver: dict[str, Any], num_en
     if model == PLAYGROUND:
         protocol = EvalProtocol({"id": "swm/TwoRoom-v1"}, plan={**_PLAN, **plan}, solver={**_SOLVER, **solver})
         return Evaluation(PLAYGROUND, protocol, num_envs=num_envs, device=device)
-    found = Evaluation.of(model, num_envs=num_envs, device=device)
+    found = Evaluation.of(model)
     if found.protocol.plan is None:
         raise ContractError(f"{model!r} acts without planning: expected a checkpoint whose protocol has a plan")
-    changed = replace(
-        found.protocol,
-        plan={**found.protocol.plan, **plan},
-        solver={**(found.protocol.solver or _SOLVER), **solver},
-    )
-    return replace(found, protocol=changed)
+    solver = solver if found.protocol.solver else {**_SOLVER, **solver}
+    return Evaluation.of(model, num_envs=num_envs, device=device, plan=plan, solver=solver)
 
 
 def _planner(evaluation: Evaluation) -> WorldModelPolicy:

@@ -48,14 +48,15 @@ def eval_(
     budget: BudgetOption = None,
     variation: Annotated[str | None, typer.Option(help="Factors drawn anew in every episode: names, or all.")] = None,
     plan: Annotated[
-        list[str] | None, typer.Option("--plan", metavar="KEY=VALUE", help="horizon, receding_horizon, ...")
+        list[str] | None,
+        typer.Option("--plan", metavar="KEY=VALUE", help="Values to replace: horizon, receding_horizon, ..."),
     ] = None,
     solver: Annotated[
         list[str] | None,
         typer.Option(
             "--solver",
             metavar="KEY=VALUE",
-            help="type=icem, num_samples=300, ...",
+            help="Values to replace: type=icem, num_samples=300, ...",
             autocompletion=completion.solver_settings,
         ),
     ] = None,

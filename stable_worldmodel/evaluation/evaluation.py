@@ -65,7 +65,7 @@ class Evaluation:
 
         Args:
             changes: values of Evaluation or of EvalProtocol to replace. `env` may be an id; a `dataset` also says what
-                env it was recorded in, and at what size.
+                env it was recorded in, and at what size; of `plan` and `solver` the values named are replaced.
         """
         from stable_worldmodel.data import load_dataset
         from stable_worldmodel.envs import resolve_id
@@ -85,6 +85,10 @@ class Evaluation:
             env = resolve_id(changes["env"])
             same = protocol.env.get("id") == env
             changes["env"] = {**protocol.env, "id": env} if same else {"id": env, "arguments": {}}
+        if changes.get("plan") is not None:
+            changes["plan"] = {**(protocol.plan or {}), **changes["plan"]}
+        if changes.get("solver") is not None:
+            changes["solver"] = subjects.changed_solver(protocol.solver, changes["solver"])
         return cls(str(subject), replace(protocol, **changes), **own)
 
     @property

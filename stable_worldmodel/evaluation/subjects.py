@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,22 @@ def plan_config(protocol: EvalProtocol) -> PlanConfig:
         raise ContractError(f"plan {dict(protocol.plan or {})}: {error}") from error
 
 
+def changed_solver(saved: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The solver of a protocol with single values replaced; another type keeps of the saved ones what it takes."""
+    kept = dict(saved or {})
+    kind = changes.get("type")
+    if kind in SOLVERS and kind != kept.get("type", "cem"):
+        kept = _taken(kind, kept)
+    return {**kept, **changes}
+
+
+def _taken(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    from stable_worldmodel import solver as solvers
+
+    names = inspect.signature(getattr(solvers, SOLVERS[kind])).parameters
+    return {name: value for name, value in settings.items() if name in names}
+
+
 def make_solver(model: Any, protocol: EvalProtocol, device: str) -> Any:
     """The solver that a protocol names, over the cost of a model."""
     from stable_worldmodel import solver as solvers
@@ -129,6 +146,6 @@ def make_solver(model: Any, protocol: EvalProtocol, device: str) -> Any:
     cost = model if own else ShootingCostEvaluator(model, goal_objective(model))
     watched = {} if settings.get("compiled") else {"callbacks": [CostCurves()]}  # a captured loop calls no Python
     try:
-        return getattr(solvers, SOLVERS[kind])(cost=cost, device=device, **watched, **settings)
+        return getattr(solvers, SOLVERS[kind])(**_taken(kind, {"cost": cost, "device": device, **watched}), **settings)
     except TypeError as error:
         raise ContractError(f"solver {kind!r}: {error}") from error

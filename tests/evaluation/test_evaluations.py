@@ -17,6 +17,7 @@ from stable_worldmodel.data import load_dataset
 from stable_worldmodel.errors import ContractError, NotFoundError
 from stable_worldmodel.evaluation import Evaluation, NoopPolicy, sample_pairs
 from stable_worldmodel.evaluation.evaluation import from_dict
+from stable_worldmodel.evaluation.names import SOLVERS
 
 ENV = "swm/TwoRoom-v1"
 
@@ -153,6 +154,29 @@ def test_a_missing_checkpoint_or_solver_is_named(tmp_path: Path, checkpoint: Pat
         Evaluation.of(checkpoint, solver={"type": "magic"}).run()
     with pytest.raises(ContractError, match="num_sample"):
         Evaluation.of(checkpoint, solver={"type": "cem", "num_sample": 3}).run()
+
+
+def test_single_values_of_the_planner_are_replaced(checkpoint: Path) -> None:
+    saved = Evaluation.of(checkpoint).protocol
+    changed = Evaluation.of(checkpoint, plan={"horizon": 3}, solver={"n_steps": 1}).protocol
+    assert changed.plan == {**saved.plan, "horizon": 3}
+    assert changed.solver == {**saved.solver, "n_steps": 1}
+
+
+def test_another_solver_keeps_the_saved_values_that_it_takes(checkpoint: Path) -> None:
+    assert Evaluation.of(checkpoint, solver={"type": "gradient", "n_steps": 3}).protocol.solver == {
+        "type": "gradient",
+        "num_samples": 8,
+        "n_steps": 3,
+    }
+    assert Evaluation.of(checkpoint, solver={"type": "cem"}) == Evaluation.of(checkpoint)
+
+
+# Those of continuous actions.
+@pytest.mark.parametrize("kind", sorted(set(SOLVERS) - {"categorical_cem", "pgd"}))
+def test_every_solver_plans_for_a_checkpoint(checkpoint: Path, kind: str) -> None:
+    results = Evaluation.of(checkpoint, episodes=2, eval_budget=4, solver={"type": kind}).run()
+    assert len(results["episode_successes"]) == 2
 
 
 class _Pool:

@@ -128,6 +128,14 @@ def test_value_loss_is_the_expectile_of_the_smallest_target():
     torch.testing.assert_close(terms["value"][1], expected)
 
 
+@pytest.mark.parametrize("preset", ["debug", "small"])
+@pytest.mark.parametrize(("name", "more"), [("gciql", {}), ("hilp", {"skills": True})])
+def test_no_action_has_an_advantage_before_values_are_learned(name, preset, more):
+    model = build_model(preset_config(name, preset, action_dim=2, **more))
+    metrics = model(clips(size=model.config.image_size))[1]
+    assert (metrics["advantage"], metrics["weight"]) == (0, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gcivl", "hilp"])
 def test_values_count_the_steps_to_the_goal(name):

@@ -264,7 +264,7 @@ class GCIQL(ValueGCRL):
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
     def _value_network(self) -> nn.Module:
-        return Predictor(self.sizes, 1, pool="mean")
+        return Predictor(self.sizes, 1, pool="mean", zero=True)
 
     def after_step(self) -> None:
         super().after_step()

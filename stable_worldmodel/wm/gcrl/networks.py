@@ -142,28 +142,56 @@ def make_trunk(sizes: TrunkSizes, goal: bool = True, pool: str = "query") -> nn.
     return MLPTrunk(sizes, goal) if sizes.kind == "mlp" else Trunk(sizes, goal, pool)
 
 
-class Predictor(nn.Module):
-    """A trunk and a linear layer: (N, T, out_dim) for frames (N, T, P, W) and goal (N, P, W)."""
+def set_to_zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
-    def __init__(self, sizes: TrunkSizes, out_dim: int, pool: str = "query"):
+
+class Predictor(nn.Module):
+    """A trunk and a linear layer: (N, T, out_dim) for frames (N, T, P, W) and goal (N, P, W).
+
+    zero: begin with an output of 0.
+    """
+
+    def __init__(self, sizes: TrunkSizes, out_dim: int, pool: str = "query", zero: bool = False):
         super().__init__()
         self.trunk = make_trunk(sizes, pool=pool)
         self.out = nn.Linear(sizes.width, out_dim)
+        if zero:
+            set_to_zero(self.out)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
         return self.out(self.trunk(frames, goal))
 
 
 class QPredictor(nn.Module):
-    """Values (E, N, T) of actions (N, T, A) at frames (N, T, P, W) for goal (N, P, W): one trunk, E heads."""
+    """Values (E, N, T) of actions (N, T, A) at frames (N, T, P, W) for goal (N, P, W): one trunk, E heads.
+
+    They begin at 0. With a V that does, too, no action outweighs others before anything is learned; those of random
+    networks weighed 64 on average.
+    """
 
     def __init__(self, sizes: TrunkSizes, action_dim: int, critics: int, hidden: int = 256):
         super().__init__()
         self.trunk = make_trunk(sizes, pool="mean")
         self.heads = EnsembleMLP(critics, [sizes.width + action_dim, hidden, hidden, 1], activation=nn.GELU)
+        set_to_zero(self.heads[-1])
+        self.norm, self.state = None, None
+        if sizes.kind == "mlp":
+            # What a state is worth needs no head and is learned first; then actions are all that the heads have to
+            # explain (dueling networks, arXiv 1511.06581). Features grow with it until actions are lost beside them,
+            # so heads see them normed, as those of a transformer are.
+            self.norm, self.state = nn.LayerNorm(sizes.width), nn.Linear(sizes.width, 1)
+            set_to_zero(self.state)
 
     def forward(self, frames: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        joint = torch.cat([self.trunk(frames, goal), actions], dim=-1)  # (N, T, W + A)
+        features = self.trunk(frames, goal)  # (N, T, W)
+        if self.norm is None or self.state is None:
+            return self._heads(features, actions)
+        return self._heads(self.norm(features), actions) + self.state(features)[..., 0]
+
+    def _heads(self, features: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        joint = torch.cat([features, actions], dim=-1)  # (N, T, W + A)
         return self.heads(joint.flatten(0, 1))[..., 0].unflatten(1, joint.shape[:2])  # (E, N, T)
 
 

@@ -27,7 +27,7 @@ class Skills(nn.Module):
         super().__init__()
         self.expectile = expectile
         self.embed = nn.Linear(metric_dim, sizes.width)
-        self.value = Predictor(sizes, 1, pool="mean")
+        self.value = Predictor(sizes, 1, pool="mean", zero=True)
         self.q = QPredictor(sizes, action_dim, critics)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 

@@ -23,9 +23,11 @@ class TDMPC2Config(PresetConfig):
         "debug": {**_SMALL, "latent_dim": 32, "mlp_width": 32, "encoder_width": 32, "bins": 21},
         # Images from scratch, reaching drawn goals. With the published weights latents become equal before anything is
         # learned from them: consistency counts most, rewards tell little, and shifted images hide where things are.
+        # No clip goes on behind its goal, so only a predicted end tells a plan that what follows does not count.
         "goals": {
             **_SMALL,
             "goals": True,
+            "episodic": True,
             "shift": 0,
             "consistency_weight": 2.0,
             "reward_weight": 1.0,
@@ -50,7 +52,7 @@ class TDMPC2Config(PresetConfig):
     bins: int = 101
     value_min: float = -10.0  # of the bins, in symlog units
     value_max: float = 10.0
-    episodic: bool = False  # learn when episodes terminate, from the column `terminated`
+    episodic: bool = False  # learn when episodes terminate: at the goal, or from the column `terminated`
     goals: bool = False  # reach drawn goals: -1 per step until then, in place of recorded rewards
     discount: float = 0.99
     temporal_weight: float = 0.5  # rho: weight of each further step of the unroll
