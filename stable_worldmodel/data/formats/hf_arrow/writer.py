@@ -153,7 +153,10 @@ class ArrowWriter(DirectoryWriter):
         if self._adopted or not (target / files.STATE).exists():
             return {}
         state = files.read_state(target)
-        return dict(zip(files.shard_bounds(state.num_episodes), state.files, strict=True))
+        *full, (first, _) = files.shard_bounds(state.num_episodes)
+        # The last file may have more than `state.json` says: a writer was killed after renaming the one, not the other.
+        last = files.read_shard(target / state.files[-1])
+        return dict(zip([*full, (first, last[EPISODE][-1].as_py() + 1)], state.files, strict=True))
 
     def _write_shard(
         self,
