@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 
 from episodes import make_episode
 
@@ -18,7 +19,7 @@ FRAMES = (".jpeg", ".png", ".mp4")
 
 if __name__ == "__main__":
     path, name, total, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    changes, folder = count(1), os.path.dirname(path)  # the hidden folder of the dataset and its log are in it, too
+    changes, folder = count(1), str(Path(path).parent)  # the log and the hidden folder are in it, too
 
     def audit(event, arguments):
         creates = event == "open" and str(arguments[1])[0] in "wxa"

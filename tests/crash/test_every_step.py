@@ -15,7 +15,7 @@ from episodes import faults, make_episode
 
 from stable_worldmodel.data import load_dataset, open_writer, verify
 
-# Episodes before, and those that the next writer adds: beyond its next fold, with as many files as there can be by then.
+# Episodes before, and those that come on top: beyond the next fold, with as many files as there can be by then.
 SIZES = {"hf_arrow": (50, 50)}
 
 
@@ -25,14 +25,15 @@ def add(path, name, stop):
             writer.write_episode(make_episode(k))
 
 
-def continued(path, name, total, step):
-    """Let a process add episodes that is killed at this step; returns the process and the last number it printed."""
-    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(path), name, str(total), str(step)]
+def add_until_killed(path, name, stop, step):
+    """Let a process add episodes that is killed at this step; returns how it ended and the last number it printed."""
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(path), name, str(stop), str(step)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done, int(done.stdout.split()[-1]) if done.stdout.split() else 0
+    return done.returncode, int((done.stdout.split() or [0])[-1]), done.stderr
 
 
-def wrong(path, name):
+def look(path, name):
+    """The number of episodes and what is wrong with them."""
     dataset = load_dataset(path)
     return dataset.num_episodes, [
         fault
@@ -41,39 +42,31 @@ def wrong(path, name):
     ]
 
 
+def copied(files, folder):
+    for file in files:
+        new = folder / file.name
+        shutil.copytree(file, new) if file.is_dir() else shutil.copy2(file, new)
+    return folder / "data"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", writable_formats())
-def test_nothing_is_lost_at_any_step(tmp_path, name):
-    first, more = SIZES.get(name, (3, 3))
-    whole = tmp_path / "whole"
-    add(whole, name, first)
-    files = [*tmp_path.iterdir()]
-
-    def copy(to):
-        for file in files:
-            new = to / file.name
-            shutil.copytree(file, new) if file.is_dir() else shutil.copy2(file, new)
-        return to / whole.name
-
-    steps = 0
-    for step in range(100):
-        folder = tmp_path / f"step_{step}"
-        folder.mkdir()
-        path = copy(folder)
-        done, said = continued(path, name, first + 1, step)
-        if step == 0:
-            assert done.returncode == 0, done.stderr
-            steps = said
-            assert steps >= 4
-        else:
-            assert done.returncode == -signal.SIGKILL, (step, done.stderr)
-            stored, faulty = wrong(path, name)
-            assert max(first, said) <= stored <= first + 1, step
-            assert not faulty, step
-        add(path, name, first + more)
-        assert wrong(path, name) == (first + more, []), step
+def test_nothing_is_lost_at_any_step(tmp_path_factory, name):
+    before, more = SIZES.get(name, (3, 3))
+    original = tmp_path_factory.mktemp("original")
+    add(original / "data", name, before)
+    files = [*original.iterdir()]
+    ended, steps, error = add_until_killed(copied(files, tmp_path_factory.mktemp("whole")), name, before + 1, 0)
+    assert ended == 0, error
+    assert steps >= 4
+    for step in range(1, steps + 1):
+        path = copied(files, tmp_path_factory.mktemp("killed"))
+        ended, said, error = add_until_killed(path, name, before + 1, step)
+        assert ended == -signal.SIGKILL, (step, error)
+        stored, wrong = look(path, name)
+        assert max(before, said) <= stored <= before + 1, step
+        assert not wrong, step
+        add(path, name, before + more)
+        assert look(path, name) == (before + more, []), step
         assert verify(path, deep=True).ok, step
-        shutil.rmtree(folder)
-        if step == steps:
-            break
-    assert step == steps
+        shutil.rmtree(path.parent)
