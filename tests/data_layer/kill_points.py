@@ -1,10 +1,11 @@
 """Kills a writer before and after every step that it takes, and looks at what is left.
 
-    python kill_points.py FOLDER FORMAT SCENARIO [--stride N] [--swap] [--no-exchange]
+    python kill_points.py FOLDER FORMAT SCENARIO [--stride N] [--swap] [--no-exchange] [--before N] [--after N]
 
 SCENARIO is `create`, `append`, `overwrite`, `convert` (to a new dataset), `replace` (by a conversion) or `copy` (one
 that replaces by copying files). Every N-th step is tried; with `--swap` only those that put a new dataset into place;
-with `--no-exchange` directories cannot trade places in one step, and a reader may find none between two.
+with `--no-exchange` directories cannot trade places in one step, and a reader may find none between two. `--before` is
+how many episodes there are before, to which the writer adds three, and `--after` how many the next one adds.
 
 Prints the number of steps that were tried; what is wrong is raised. Each writer and each look is a process of its own,
 forked from this one, which never imports pylance.
@@ -49,7 +50,7 @@ STEPS = [  # what changes files
     (parquet, ["write_table"]),
 ]
 SWAPS = [(writer, "_publish") for writer in (EpisodeWriter, DirectoryWriter, LanceWriter)] + [(conversion, "_publish")]
-EPISODES = 5
+ADDED = 3  # episodes
 REPLACING = ("overwrite", "replace", "copy")
 
 
@@ -122,9 +123,9 @@ def write(path, moment, options):
     kill_at(moment, options)
     format, scenario = options.format, options.scenario
     if scenario in ("create", "append"):
-        record(path, format, "append", 0, EPISODES, 1)
+        record(path, format, "append", 0, options.before + ADDED, 1)
     elif scenario == "overwrite":
-        record(path, format, "overwrite", 10, EPISODES, 2)
+        record(path, format, "overwrite", 10, options.before + ADDED, 2)
     else:
         mode = "error" if scenario == "convert" else "overwrite"
         convert(source_of(path), path, dest_format=format, mode=mode, progress=False)
@@ -142,19 +143,21 @@ def source_of(path):
 def base(path, options):
     """What is there before: enough commits that closing the next writer joins fragments."""
     if options.scenario not in ("create", "convert"):
-        record(path, options.format, "append", 0, 2, 1)
+        record(path, options.format, "append", 0, options.before, 1)
         acknowledged(path).unlink()
 
 
 def source(path, options):
     source_of(path).parent.mkdir()
-    record(source_of(path), options.format if options.scenario == "copy" else "hdf5", "append", 10, EPISODES, 2)
+    format = options.format if options.scenario == "copy" else "hdf5"
+    record(source_of(path), format, "append", 10, options.before + ADDED, 2)
 
 
 def look(path, moment, options):
     """A reader sees a prefix with everything acknowledged; a writer can go on, and then all is as it should be."""
     text = acknowledged(path).read_text() if acknowledged(path).exists() else "0"
     replacing = options.scenario in REPLACING
+    whole = options.before + ADDED
     stored = look_as_reader(path, text, options)
     if stored and moment % 2:  # which may end what the writer has begun, so not every time
         report = verify(path)
@@ -164,18 +167,18 @@ def look(path, moment, options):
         if stored is None:
             stored = writer.num_episodes
             assert replacing
-            assert stored in (2, EPISODES)
+            assert stored in (options.before, whole)
         assert writer.num_episodes == stored
         shift = 10 * (writer.metadata["run"] == 2)
         if replacing:
-            assert stored == (EPISODES if shift else 2)
-        writer.write_episodes(make_views(k + shift, rows=4) for k in range(stored, EPISODES + 1))
+            assert stored == (whole if shift else options.before)
+        writer.write_episodes(make_views(k + shift, rows=4) for k in range(stored, whole + options.after))
     ds = load_dataset(path)
-    assert ds.num_episodes == EPISODES + 1
+    assert ds.num_episodes == whole + options.after
     assert_episodes(ds, shift)
     report = verify(path, deep=True)
     assert report.ok, report
-    assert report.checked == EPISODES + 1
+    assert report.checked == whole + options.after
     assert not [entry for entry in path.parent.iterdir() if entry.name.startswith(".")]
     assert not [entry for entry in path.parent.iterdir() if entry.name.endswith((".lock", ".log"))]
 
@@ -197,7 +200,7 @@ def look_as_reader(path, text, options):
         assert not new
         assert text in ("0", "closed") or ds.num_episodes >= int(text), (ds.num_episodes, text)
     else:
-        assert ds.num_episodes == (EPISODES if new else 2)
+        assert ds.num_episodes == (options.before + ADDED if new else options.before)
         assert new or (text != "closed" and options.scenario in REPLACING)
     return ds.num_episodes
 
@@ -221,6 +224,8 @@ def main():
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--swap", action="store_true")
     parser.add_argument("--no-exchange", action="store_true")
+    parser.add_argument("--before", type=int, default=2)
+    parser.add_argument("--after", type=int, default=1)
     options = parser.parse_args()
     if options.scenario in ("convert", "replace", "copy"):
         assert in_child(source, options.folder / "0" / "data", options) == 0
