@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -252,15 +251,13 @@ def test_matched_pictures_differ_little_from_full_ones(cls: type, env_type: str,
             assert 0 < np.abs(picture.astype(int) - matched[view]).mean() <= 2.0, (size, view)
 
 
-_LOOKS = ["cube.color", "agent.color", "floor.color", "camera.angle_delta", "light.intensity"]
-
-
-@pytest.mark.parametrize(("varied", "most"), [([], 0.01), (_LOOKS, 0.015), (["all"], 0.015)])
-def test_a_reset_is_quick(varied: list[str], most: float) -> None:
+@pytest.mark.parametrize("varied", [[], ["all"]])
+def test_a_reset_compiles_nothing(varied: list[str]) -> None:
+    """How long it takes is for `benchmarks/mujoco_envs.py` to say, not for a test on a busy machine."""
     env = CubeEnv()
-    times = []
-    for seed in range(20):
-        start = time.process_time()  # the processor may have other things to do
+    env.reset(seed=0)
+    model, scenes = env._model, len(package._compiled)
+    for seed in range(3):
         env.reset(seed=seed, options={"variation": varied})
-        times.append(time.process_time() - start)
-    assert np.median(times) < most
+    assert env._model is model
+    assert len(package._compiled) == scenes
